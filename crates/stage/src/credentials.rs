@@ -1,0 +1,44 @@
+//! Who the program is: capabilities.
+
+use accord_sys::Result;
+use accord_sys::security::{
+    CapabilitySets, capget, capset, drop_bounding, in_bounding_set, raise_ambient,
+};
+
+use crate::plan::Capabilities;
+
+const CAP_SYS_ADMIN: u8 = 21;
+/// Capability numbers that a set of 64 bits can name.
+const NUMBERS: core::ops::Range<u8> = 0..64;
+
+fn bit(number: u8) -> u64 {
+    1u64.checked_shl(u32::from(number)).unwrap_or(0)
+}
+
+/// Removes all but `keep` from the bounding set.
+pub(crate) fn cut_bounding_set(keep: Capabilities) -> Result<()> {
+    for number in NUMBERS {
+        if keep.0 & bit(number) == 0 && in_bounding_set(number) {
+            drop_bounding(number)?;
+        }
+    }
+    Ok(())
+}
+
+/// Sets the three sets of `capset(2)`, then the ambient one, which must be in two of them.
+pub(crate) fn set_capabilities(sets: CapabilitySets, ambient: Capabilities) -> Result<()> {
+    capset(sets)?;
+    for number in NUMBERS {
+        if ambient.0 & bit(number) != 0 {
+            raise_ambient(number)?;
+        }
+    }
+    Ok(())
+}
+
+/// Runs `load` with CAP_SYS_ADMIN, which is still permitted, and gives it up for good.
+pub(crate) fn with_admin<T>(load: impl FnOnce() -> Result<T>) -> Result<T> {
+    let now = capget()?;
+    capset(CapabilitySets { effective: now.effective | bit(CAP_SYS_ADMIN), ..now })?;
+    load()
+}

@@ -1,0 +1,206 @@
+//! Paths below a root that an enemy has prepared.
+//!
+//! Every path is resolved by the kernel with `RESOLVE_IN_ROOT`: links cannot
+//! leave the root, magic links are refused, and what comes out is a descriptor,
+//! so that nothing can be exchanged between the check and the use
+//! (CVE-2021-30465, CVE-2024-45310).
+
+use core::ffi::CStr;
+
+use accord_sys::{Errno, Result};
+use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
+use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, mkdirat, mknodat, openat2, readlinkat_raw};
+
+/// The longest path that the kernel takes, with its NUL.
+const PATH_MAX: usize = 4096;
+
+/// Links that are followed before a path is called a loop (`path_resolution(7)`).
+const MAX_LINKS: u8 = 40;
+
+/// What a missing target is made as.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Make {
+    Directory,
+    File,
+}
+
+/// A path in a buffer on the stack, ended by a NUL. (The system call layer
+/// would allocate for a longer path that is not a C string.)
+struct Path {
+    bytes: [u8; PATH_MAX],
+    length: usize,
+}
+
+impl Path {
+    fn of(parts: &[&[u8]]) -> Result<Self> {
+        let mut path = Self { bytes: [0; PATH_MAX], length: 0 };
+        for part in parts {
+            path.push(part)?;
+        }
+        Ok(path)
+    }
+
+    fn push(&mut self, part: &[u8]) -> Result<()> {
+        let end = self.length.checked_add(part.len()).ok_or(Errno::NAMETOOLONG)?;
+        // One byte stays for the NUL.
+        if end >= PATH_MAX {
+            return Err(Errno::NAMETOOLONG);
+        }
+        self.bytes.get_mut(self.length..end).ok_or(Errno::NAMETOOLONG)?.copy_from_slice(part);
+        self.length = end;
+        Ok(())
+    }
+
+    fn as_bytes(&self) -> &[u8] {
+        self.bytes.get(..self.length).unwrap_or_default()
+    }
+
+    fn as_c_str(&self) -> Result<&CStr> {
+        CStr::from_bytes_until_nul(&self.bytes).map_err(|_| Errno::NAMETOOLONG)
+    }
+}
+
+/// Opens a path below `root` as a location (`O_PATH`).
+///
+/// # Errors
+/// ENOENT if it is missing; ELOOP if `strict` and a link is on the way.
+pub(crate) fn open(root: BorrowedFd<'_>, path: &CStr, strict: bool) -> Result<OwnedFd> {
+    open_with(root, path, OFlags::PATH | OFlags::CLOEXEC, strict)
+}
+
+/// As [`open`], with other flags.
+pub(crate) fn open_with(
+    root: BorrowedFd<'_>,
+    path: &CStr,
+    flags: OFlags,
+    strict: bool,
+) -> Result<OwnedFd> {
+    let mut resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+    if strict {
+        resolve |= ResolveFlags::NO_SYMLINKS;
+    }
+    let path = if path.is_empty() { c"/" } else { path };
+    // A rename elsewhere in the system makes IN_ROOT say EAGAIN (openat2(2)).
+    let mut tries = 64u8;
+    loop {
+        match openat2(root, path, flags, Mode::empty(), resolve) {
+            Err(Errno::AGAIN) if tries > 0 => tries = tries.saturating_sub(1),
+            other => return other,
+        }
+    }
+}
+
+/// Opens a path below `root`, making what is missing: parents as directories
+/// with mode 0755, the last component as `make` says. A dangling link is
+/// followed to what it names below the root, as an ordinary open would.
+///
+/// # Errors
+/// As `openat2(2)`, `mkdirat(2)` and `mknodat(2)`.
+pub(crate) fn open_or_make(
+    root: BorrowedFd<'_>,
+    path: &CStr,
+    make: Make,
+    strict: bool,
+) -> Result<OwnedFd> {
+    match open(root, path, strict) {
+        Err(Errno::NOENT) => {}
+        other => return other,
+    }
+    let mut wanted = Path::of(&[path.to_bytes()])?;
+    for _ in 0..MAX_LINKS {
+        match make_missing(root, &wanted, make, strict)? {
+            Made::All => return open(root, wanted.as_c_str()?, strict),
+            Made::Link(next) => wanted = next,
+        }
+    }
+    Err(Errno::LOOP)
+}
+
+enum Made {
+    All,
+    /// A dangling link is on the way; this is the path with the link replaced by what it says.
+    Link(Path),
+}
+
+fn make_missing(root: BorrowedFd<'_>, wanted: &Path, make: Make, strict: bool) -> Result<Made> {
+    let path = wanted.as_bytes();
+    let mut parent = open(root, c"/", strict)?;
+    let mut done = 0usize;
+    while let Some((start, end)) = next_component(path, done) {
+        let prefix = Path::of(&[path.get(..end).ok_or(Errno::INVAL)?])?;
+        let name = Path::of(&[path.get(start..end).ok_or(Errno::INVAL)?])?;
+        done = end;
+        let last = next_component(path, end).is_none();
+        match open(root, prefix.as_c_str()?, strict) {
+            Ok(fd) => {
+                parent = fd;
+                continue;
+            }
+            Err(Errno::NOENT) => {}
+            Err(errno) => return Err(errno),
+        }
+        let made = if last && make == Make::File {
+            let mode = Mode::from_raw_mode(0o644);
+            mknodat(&parent, name.as_c_str()?, FileType::RegularFile, mode, 0)
+        } else {
+            mkdirat(&parent, name.as_c_str()?, Mode::from_raw_mode(0o755))
+        };
+        match made {
+            Ok(()) => parent = open(root, prefix.as_c_str()?, strict)?,
+            Err(Errno::EXIST) if strict => return Err(Errno::LOOP),
+            Err(Errno::EXIST) => {
+                let before = path.get(..start).ok_or(Errno::INVAL)?;
+                let after = path.get(end..).ok_or(Errno::INVAL)?;
+                return replace_link(parent.as_fd(), before, &name, after);
+            }
+            Err(errno) => return Err(errno),
+        }
+    }
+    Ok(Made::All)
+}
+
+/// The next run of bytes that are not slashes at or after `from`.
+fn next_component(path: &[u8], from: usize) -> Option<(usize, usize)> {
+    let rest = path.get(from..)?;
+    let skip = rest.iter().position(|byte| *byte != b'/')?;
+    let start = from.checked_add(skip)?;
+    let tail = path.get(start..)?;
+    let length = tail.iter().position(|byte| *byte == b'/').unwrap_or(tail.len());
+    Some((start, start.checked_add(length)?))
+}
+
+fn replace_link(parent: BorrowedFd<'_>, before: &[u8], name: &Path, after: &[u8]) -> Result<Made> {
+    let mut says = [0u8; PATH_MAX];
+    let length = match readlinkat_raw(parent, name.as_c_str()?, says.as_mut_slice()) {
+        // Not a link: something made it in the meantime. Look again.
+        Err(Errno::INVAL) => {
+            return Ok(Made::Link(Path::of(&[before, name.as_bytes(), after])?));
+        }
+        other => other?,
+    };
+    let says = says.get(..length).ok_or(Errno::NAMETOOLONG)?;
+    let before = if says.first() == Some(&b'/') { b"" } else { before };
+    Ok(Made::Link(Path::of(&[before, says, after])?))
+}
+
+/// Splits a path into an open parent below `root`, made if missing, and the last name.
+pub(crate) fn with_parent<T>(
+    root: BorrowedFd<'_>,
+    path: &CStr,
+    then: impl FnOnce(BorrowedFd<'_>, &CStr) -> Result<T>,
+) -> Result<T> {
+    let bytes = path.to_bytes();
+    let end = bytes.iter().rposition(|byte| *byte != b'/').ok_or(Errno::INVAL)?;
+    let bytes = bytes.get(..=end).ok_or(Errno::INVAL)?;
+    let name_at = bytes.iter().rposition(|byte| *byte == b'/').map_or(0, |at| at.saturating_add(1));
+    let parent = Path::of(&[b"/", bytes.get(..name_at).unwrap_or_default()])?;
+    let name = Path::of(&[bytes.get(name_at..).unwrap_or_default()])?;
+    let parent = open_or_make(root, parent.as_c_str()?, Make::Directory, false)?;
+    then(parent.as_fd(), name.as_c_str()?)
+}
+
+/// Whether an open location is a directory.
+pub(crate) fn is_directory(fd: BorrowedFd<'_>) -> Result<bool> {
+    let stat = rustix::fs::fstat(fd)?;
+    Ok(FileType::from_raw_mode(stat.st_mode) == FileType::Directory)
+}
