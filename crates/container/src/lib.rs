@@ -1,1 +1,4 @@
-//! container
+//! Builds a container.
+#![deny(unsafe_code)]
+
+pub mod seccomp;
