@@ -10,15 +10,18 @@
 //! absolute path`.
 #![forbid(unsafe_code)]
 
+mod default_spec;
 mod fault;
 mod id;
 mod load;
 mod parse;
 mod validate;
 
+pub mod features;
 pub mod mount_options;
 pub mod state;
 
+pub use default_spec::{SPEC_VERSION, SpecFor, default_document, default_spec};
 pub use id::valid_id;
 pub use load::{Bundle, load_process, read_resources};
 pub use parse::{HwConfig, IoMem};

@@ -38,9 +38,9 @@ pub struct HwConfig {
 /// A range of hardware I/O memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 pub struct IoMem {
-    /// The first guest frame.
+    /// The first guest frame; unset: that of the machine.
     #[serde(rename = "firstGFN")]
-    pub first_gfn: u64,
+    pub first_gfn: Option<u64>,
     /// The first machine frame.
     #[serde(rename = "firstMFN")]
     pub first_mfn: u64,
