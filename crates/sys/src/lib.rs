@@ -8,6 +8,7 @@
 #![no_std]
 #![expect(unsafe_code, reason = "raw system calls are this crate's purpose")]
 
+pub mod bpf;
 pub mod exec;
 pub mod kernel;
 pub mod mount;
