@@ -1,1 +1,35 @@
-//! cgroup
+//! A container's cgroup on v1, hybrid and v2 systems.
+//!
+//! [`Layout`] says which hierarchies there are, [`Cgroup`] names a container's
+//! place in them and does all that is done to it: create, enter, limit, freeze,
+//! list, kill, measure, remove.
+//!
+//! # `linux.cgroupsPath`
+//!
+//! - Absolute: below the root of each hierarchy.
+//! - Relative: below the caller's own cgroup on v1, beside it on v2.
+//! - Absent: `/ID`; of a rootless caller `ID`.
+//!
+//! `..` never climbs above the start, and the root itself is refused.
+//!
+//! # How a process gets in
+//!
+//! On v2 by `CLONE_INTO_CGROUP` with [`Cgroup::open_for_clone`]; on v1 by
+//! writing `0` itself to the files of [`Cgroup::open_for_entry`]; on hybrid by
+//! both. [`Cgroup::attach`] serves whatever cannot do that, and costs a lock on
+//! the whole system.
+#![forbid(unsafe_code)]
+
+mod apply;
+mod cgroup;
+pub mod devices;
+mod file;
+mod freezer;
+mod layout;
+mod name;
+mod processes;
+pub mod resources;
+pub mod stats;
+
+pub use cgroup::{Cgroup, Driver};
+pub use layout::{Layout, Mode};
