@@ -1,2 +1,42 @@
-//! The `accord` command.
-fn main() {}
+//! The `accord` command: arguments to options, outcome to exit status.
+//!
+//! This file alone decides how the process ends, and [`report`] alone what is said.
+#![forbid(unsafe_code)]
+
+mod cli;
+#[cfg(test)]
+mod compat;
+mod machine;
+mod report;
+mod rootfs;
+mod signal;
+mod size;
+mod usage;
+mod verbs;
+mod wire;
+
+use std::process::ExitCode;
+
+use accord_outcome::Verb;
+
+fn main() -> ExitCode {
+    let invocation = match cli::Invocation::of(std::env::args_os()) {
+        Ok(invocation) => invocation,
+        Err(failure) => {
+            report::failure(&failure);
+            return ExitCode::from(failure.code(Verb::Other));
+        }
+    };
+    let class = invocation.class();
+    let done = report::open(invocation.log()).and_then(|()| invocation.run());
+    match done {
+        Ok(code) => {
+            report::warnings();
+            ExitCode::from(code)
+        }
+        Err(failure) => {
+            report::failure(&failure);
+            ExitCode::from(failure.code(class))
+        }
+    }
+}

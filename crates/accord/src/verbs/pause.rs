@@ -1,0 +1,25 @@
+//! `accord pause`.
+
+use accord_outcome::Result;
+use clap::Parser;
+
+use super::Verb;
+use crate::cli::Context;
+use crate::machine::Machine;
+use crate::wire::{self, Runtime};
+
+/// Freeze every process of a container
+#[derive(Debug, Parser)]
+#[command(name = "pause")]
+pub(super) struct Args {
+    /// The container
+    #[arg(value_name = "CONTAINER-ID")]
+    id: String,
+}
+
+impl Verb for Args {
+    fn run(self, context: &Context) -> Result<u8> {
+        let runtime = Runtime::new(context.global(&Machine::default()))?;
+        wire::pause(&runtime, &self.id).map(|()| 0)
+    }
+}
