@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use accord_outcome::{Failure, Quoted, Result};
+use rustix::fd::OwnedFd;
 use rustix::fs::{Mode, OFlags};
 use rustix::io::{Errno, retry_on_intr};
 
@@ -37,20 +38,35 @@ fn try_read(path: &Path) -> std::result::Result<Vec<u8>, Errno> {
 
 /// Writes a value in one `write(2)`: the kernel takes each as one command.
 pub(crate) fn write(path: &Path, value: &str) -> Result<()> {
-    try_write(path, value).map_err(|errno| {
-        let path = path.as_os_str().as_encoded_bytes();
-        Failure::errno_on(
-            "write",
-            format!("{} to {}", Quoted(value), Quoted(path)),
-            errno.raw_os_error(),
-        )
-    })
+    open_for_writing(path)
+        .and_then(|fd| put(&fd, value))
+        .map_err(|errno| not_written(path, value, errno))
 }
 
-fn try_write(path: &Path, value: &str) -> std::result::Result<(), Errno> {
-    let flags = OFlags::WRONLY | OFlags::CLOEXEC;
-    let fd = retry_on_intr(|| rustix::fs::open(path, flags, Mode::empty()))?;
-    retry_on_intr(|| rustix::io::write(&fd, value.as_bytes())).map(drop)
+/// Writes values, each as a command of its own, to a file that is opened once.
+pub(crate) fn write_each(path: &Path, values: &[impl AsRef<str>]) -> Result<()> {
+    if values.is_empty() {
+        return Ok(());
+    }
+    let fd = open_for_writing(path).map_err(|errno| failure("open", path, errno))?;
+    values
+        .iter()
+        .map(AsRef::as_ref)
+        .try_for_each(|value| put(&fd, value).map_err(|errno| not_written(path, value, errno)))
+}
+
+fn open_for_writing(path: &Path) -> std::result::Result<OwnedFd, Errno> {
+    retry_on_intr(|| rustix::fs::open(path, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty()))
+}
+
+fn put(fd: &OwnedFd, value: &str) -> std::result::Result<(), Errno> {
+    retry_on_intr(|| rustix::io::write(fd, value.as_bytes())).map(drop)
+}
+
+fn not_written(path: &Path, value: &str, errno: Errno) -> Failure {
+    let path = path.as_os_str().as_encoded_bytes();
+    let object = format!("{} to {}", Quoted(value), Quoted(path));
+    Failure::errno_on("write", object, errno.raw_os_error())
 }
 
 /// A failure of a system call on a path.

@@ -82,8 +82,7 @@ impl Layout {
     }
 
     fn unified(membership: &str) -> Self {
-        let own = memberships(membership).find(|entry| entry.controllers.is_empty());
-        let own = own.map_or("/", |entry| entry.path).to_owned();
+        let own = v2_membership(membership).to_owned();
         Self { v1: Vec::new(), v2: Some(V2 { mount: CONVENTIONAL.into(), own }) }
     }
 
@@ -159,6 +158,12 @@ impl Membership<'_> {
     fn list(&self) -> Vec<String> {
         self.controllers.split(',').map(str::to_owned).collect()
     }
+}
+
+/// The v2 cgroup in a `/proc/PID/cgroup`.
+pub(crate) fn v2_membership(text: &str) -> &str {
+    let mut v2 = memberships(text).filter(|entry| entry.controllers.is_empty());
+    v2.next().map_or("/", |entry| entry.path)
 }
 
 fn memberships(text: &str) -> impl Iterator<Item = Membership<'_>> {

@@ -22,14 +22,19 @@
 
 mod apply;
 mod cgroup;
+mod create;
 pub mod devices;
+mod enter;
 mod file;
 mod freezer;
 mod layout;
 mod name;
+mod oom;
 mod processes;
+mod remove;
 pub mod resources;
 pub mod stats;
 
 pub use cgroup::{Cgroup, Driver};
 pub use layout::{Layout, Mode};
+pub use oom::{Oom, OomWatch};

@@ -10,8 +10,9 @@ use rustix::fd::AsFd;
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open};
 
-use crate::cgroup::{Cgroup, children};
+use crate::cgroup::Cgroup;
 use crate::file;
+use crate::remove::children;
 
 /// How long killed processes may take to go.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -40,7 +41,8 @@ impl Cgroup {
     ///
     /// With SIGKILL it returns when all are gone: they are thawed if they are
     /// frozen, and what they fork meanwhile is killed too. Any other signal is
-    /// sent once, and processes that are frozen remain so.
+    /// sent once, and processes that are frozen remain so: on v1 it waits for the
+    /// thaw, on v2 one that ends a process does so at once.
     pub fn kill_all(&self, signal: i32) -> Result<()> {
         if signal == Signal::KILL.as_raw() { self.annihilate() } else { self.signal_each(signal) }
     }

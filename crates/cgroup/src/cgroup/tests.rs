@@ -5,10 +5,12 @@ use std::io::Write as _;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use rustix::fs::{Mode as FileMode, OFlags};
 use serde_json::json;
 
 use super::*;
 use crate::devices::{Rule, default_rules};
+use crate::file;
 
 /// The root of the v2 hierarchy, for one test at a time: which controllers it
 /// hands on is put back afterwards.

@@ -1,7 +1,5 @@
 //! Rules for v1: a default, and exceptions to it.
 
-use std::borrow::Cow;
-
 use accord_outcome::{Failure, Result};
 
 use super::{Access, Devices, Kind, Rule};
@@ -84,15 +82,15 @@ impl Exceptions {
         Ok(())
     }
 
-    /// What to write, in order: file and line.
-    pub fn lines(&self) -> impl Iterator<Item = (&'static str, Cow<'static, str>)> {
-        let (default, exception) = match self.default {
-            true => ("devices.allow", "devices.deny"),
-            false => ("devices.deny", "devices.allow"),
-        };
-        let exceptions = self.exceptions.iter();
-        let lines = exceptions.map(move |(d, access)| (exception, line(d, *access).into()));
-        [(default, Cow::Borrowed("a"))].into_iter().chain(lines)
+    /// The file for the default, and what to write into it first.
+    pub fn default_line(&self) -> (&'static str, &'static str) {
+        (if self.default { "devices.allow" } else { "devices.deny" }, "a")
+    }
+
+    /// The file for the exceptions, and the lines to write into it.
+    pub fn exception_lines(&self) -> (&'static str, Vec<String>) {
+        let file = if self.default { "devices.deny" } else { "devices.allow" };
+        (file, self.exceptions.iter().map(|(devices, access)| line(devices, *access)).collect())
     }
 }
 

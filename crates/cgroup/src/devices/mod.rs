@@ -10,7 +10,6 @@ mod exceptions;
 mod program;
 
 use std::fmt::{Display, Formatter, Write as _};
-use std::path::Path;
 
 use accord_outcome::{Failure, Result};
 use accord_sys::bpf;
@@ -177,10 +176,15 @@ impl Cgroup {
         match (self.v1_dir("devices"), self.v2_dir()) {
             (Some(dir), _) => {
                 let exceptions = Exceptions::new(rules)?;
-                for (name, line) in exceptions.lines() {
-                    write_rule(&dir.join(name), &line, exceptions.default)?;
+                let (name, all) = exceptions.default_line();
+                match file::write(&dir.join(name), all) {
+                    // A cgroup may not allow more than its parent: it then has what
+                    // that has, which is all that "all" can mean here.
+                    Err(failure) if exceptions.default && file::is(&failure, Errno::PERM) => {}
+                    result => result?,
                 }
-                Ok(())
+                let (name, lines) = exceptions.exception_lines();
+                file::write_each(&dir.join(name), &lines)
             }
             (None, Some(dir)) => {
                 let fail = |errno| file::failure("attach device filter to", dir, errno);
@@ -190,15 +194,6 @@ impl Cgroup {
             }
             (None, None) => Err(Failure::plain("device rules: no such controller is mounted")),
         }
-    }
-}
-
-fn write_rule(path: &Path, line: &str, allow_all: bool) -> Result<()> {
-    match file::write(path, line) {
-        // A cgroup may not allow more than its parent: it then has what that
-        // has, which is all that "all" can mean here.
-        Err(failure) if allow_all && line == "a" && file::is(&failure, Errno::PERM) => Ok(()),
-        result => result,
     }
 }
 

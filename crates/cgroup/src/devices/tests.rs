@@ -81,8 +81,8 @@ fn is_allowed_v1(exceptions: &Exceptions, request: Request) -> bool {
             && number(parts.next().unwrap(), request.minor);
         matches.then(|| Access::parse(parts.next().unwrap()).unwrap().bits())
     };
-    let lines: Vec<_> = exceptions.lines().skip(1).collect();
-    let mut held = lines.iter().filter_map(|(_, line)| matches(line));
+    let (_, lines) = exceptions.exception_lines();
+    let mut held = lines.iter().filter_map(|line| matches(line));
     match exceptions.default {
         true => !held.any(|access| access & request.access != 0),
         false => held.any(|access| access & request.access == request.access),
@@ -163,8 +163,11 @@ fn the_program_of_some_rules() {
 #[test]
 fn lines_for_v1() {
     let lines = |text: &str| {
-        let lines = Exceptions::new(&rules(text)).unwrap();
-        lines.lines().map(|(file, line)| format!("{file} {line}")).collect::<Vec<_>>()
+        let exceptions = Exceptions::new(&rules(text)).unwrap();
+        let (default_file, default) = exceptions.default_line();
+        let (file, lines) = exceptions.exception_lines();
+        let lines = lines.iter().map(|line| format!("{file} {line}"));
+        [format!("{default_file} {default}")].into_iter().chain(lines).collect::<Vec<_>>()
     };
     assert_eq!(lines(""), ["devices.deny a"]);
     assert_eq!(lines("allow a *:* rwm"), ["devices.allow a"]);

@@ -1,0 +1,56 @@
+//! Removing a container's cgroup.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use accord_outcome::{Failure, Result};
+use rustix::io::Errno;
+
+use crate::cgroup::{Cgroup, path_bytes};
+use crate::file;
+
+impl Cgroup {
+    /// Removes the cgroup and those below it. What is missing is fine. Processes
+    /// are not killed: one that is alive makes it fail, after some patience for
+    /// those that are about to end.
+    pub fn remove(&self) -> Result<()> {
+        let deadline = Instant::now() + Duration::from_secs(2);
+        // Each is tried: one hierarchy's failure leaves no directory in another.
+        let results: Vec<_> = self.dirs().map(|dir| remove_tree(dir, deadline)).collect();
+        results.into_iter().collect()
+    }
+}
+
+fn remove_tree(dir: &Path, deadline: Instant) -> Result<()> {
+    let mut pause = Duration::from_millis(1);
+    loop {
+        match rustix::fs::rmdir(dir) {
+            Ok(()) | Err(Errno::NOENT) => return Ok(()),
+            Err(Errno::BUSY | Errno::NOTEMPTY) if Instant::now() < deadline => {
+                for child in children(dir)? {
+                    remove_tree(&child, deadline)?;
+                }
+                std::thread::sleep(pause);
+                pause = (pause * 2).min(Duration::from_millis(50));
+            }
+            Err(errno) => return Err(file::failure("remove cgroup", dir, errno)),
+        }
+    }
+}
+
+/// The cgroups directly below one; none of one that is gone.
+pub(crate) fn children(dir: &Path) -> Result<Vec<PathBuf>> {
+    let fail = |error| Failure::io("list cgroup", path_bytes(dir), &error);
+    let entries = match std::fs::read_dir(dir) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries.map_err(fail)?,
+    };
+    let mut children = Vec::new();
+    for entry in entries {
+        let entry = entry.map_err(fail)?;
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            children.push(entry.path());
+        }
+    }
+    Ok(children)
+}
