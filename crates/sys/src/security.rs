@@ -19,6 +19,8 @@ pub struct Instruction {
     pub k: u32,
 }
 
+const SET_MODE_FILTER: usize = 1;
+
 #[repr(C)]
 struct FilterProgram {
     length: u16,
@@ -32,7 +34,6 @@ struct FilterProgram {
 /// EACCES without no_new_privs and CAP_SYS_ADMIN; EINVAL for a bad program,
 /// for one that is longer than 4096 instructions, and for unknown flags.
 pub fn seccomp_filter(filter: &[Instruction], flags: u32) -> Result<Option<OwnedFd>> {
-    const SET_MODE_FILTER: usize = 1;
     const NEW_LISTENER: u32 = 8;
     let length = u16::try_from(filter.len()).map_err(|_| Errno::INVAL)?;
     let program = FilterProgram { length, filter: filter.as_ptr() };
@@ -44,6 +45,14 @@ pub fn seccomp_filter(filter: &[Instruction], flags: u32) -> Result<Option<Owned
     }
     // SAFETY: with NEW_LISTENER the result is a new descriptor.
     unsafe { owned(result) }.map(Some)
+}
+
+/// Whether the kernel takes these `SECCOMP_FILTER_FLAG_*` together.
+pub fn seccomp_flags_known(flags: u32) -> bool {
+    // The flags are looked at before the program, which is not there.
+    // SAFETY: a null program is refused, whatever the flags.
+    let result = unsafe { call(Sysno::seccomp, [SET_MODE_FILTER, flags as usize, 0, 0, 0, 0]) };
+    result == Err(Errno::FAULT)
 }
 
 /// The three sets of `capset(2)`, bit n for capability n.
