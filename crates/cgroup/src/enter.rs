@@ -1,16 +1,15 @@
 //! How a process gets into a container's cgroup.
 
-use std::path::Path;
+use std::path::{Component, Path, PathBuf};
 
-use accord_outcome::{Failure, Quoted, Result};
+use accord_outcome::{Failure, Result};
 use rustix::fd::OwnedFd;
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
-use crate::cgroup::{Cgroup, Hierarchy};
+use crate::cgroup::{Cgroup, Driver, path_bytes};
 use crate::file;
 use crate::layout::{own_dirs, v2_membership};
-use crate::name::clean;
 
 impl Cgroup {
     /// The directory for `CLONE_INTO_CGROUP`, where there is a v2 hierarchy: the
@@ -29,13 +28,18 @@ impl Cgroup {
     /// That is ten times faster than [`Cgroup::attach`]: the kernel moves the
     /// calling thread without the lock that stops all forks and exits of the
     /// system, and may wait milliseconds for all CPUs.
-    pub fn open_for_entry(&self) -> Result<Vec<OwnedFd>> {
-        let open = |hierarchy: &Hierarchy| {
-            let path = hierarchy.dir.join("tasks");
-            rustix::fs::open(&path, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())
-                .map_err(|errno| file::failure("open", &path, errno))
-        };
-        self.v1.iter().map(open).collect()
+    ///
+    /// The systemd manager moves processes itself: it has none.
+    pub fn entries(&self) -> Vec<PathBuf> {
+        match self.driver {
+            Driver::Cgroupfs => self.v1.iter().map(|v1| v1.dir.join("tasks")).collect(),
+            Driver::Systemd | Driver::Disabled => Vec::new(),
+        }
+    }
+
+    /// Whether a process enters by itself, or by its clone, and need not be attached.
+    pub fn is_entered_by_clone(&self) -> bool {
+        self.driver == Driver::Cgroupfs
     }
 
     /// Moves a process into the cgroup.
@@ -44,32 +48,32 @@ impl Cgroup {
         self.dirs().try_for_each(|dir| file::write(&dir.join("cgroup.procs"), &pid))
     }
 
-    /// The cgroup below this one that `exec --cgroup` asks for: of each
-    /// `[CONTROLLER[,CONTROLLER..]:]PATH`, on v2 without controllers. It has to exist.
-    pub fn below(&self, requests: &[impl AsRef<str>]) -> Result<Self> {
-        let mut cgroup = self.clone();
-        for request in requests.iter().map(AsRef::as_ref) {
-            let refuse = |cause: String| Failure::text("use cgroup", request, cause);
-            let Some((controllers, path)) = request.split_once(':') else {
-                let path = clean(request);
-                cgroup.v1.iter_mut().for_each(|hierarchy| hierarchy.dir.push(&path));
-                cgroup.v2.iter_mut().for_each(|unified| unified.dir.push(&path));
-                continue;
-            };
-            for controller in controllers.split(',') {
-                let holds = |hierarchy: &&mut Hierarchy| {
-                    hierarchy.controllers.iter().any(|name| name == controller)
-                };
-                match cgroup.v1.iter_mut().find(holds) {
-                    Some(hierarchy) => hierarchy.dir.push(clean(path)),
-                    None => {
-                        let controller = Quoted(controller);
-                        return Err(refuse(format!("no v1 hierarchy has controller {controller}")));
-                    }
-                }
+    /// The part of this cgroup at `path` in the hierarchies of these v1
+    /// controllers (all, if there are none), for `exec --cgroup`. It has to exist.
+    ///
+    /// # Errors
+    /// An own failure for a path that leads out, or a controller that is not there.
+    pub fn below(&self, path: &Path, controllers: &[String]) -> Result<Self> {
+        let relative = path.strip_prefix("/").unwrap_or(path);
+        let is_inside = |part| matches!(part, Component::Normal(_) | Component::CurDir);
+        if !relative.components().all(is_inside) {
+            let cause = "leads out of the container's cgroup";
+            return Err(Failure::text("enter cgroup", path_bytes(path), cause));
+        }
+        if let Some(unknown) = controllers.iter().find(|name| self.v1_dir(name).is_none()) {
+            return Err(Failure::text("enter cgroup of", unknown, "no v1 hierarchy has it"));
+        }
+        let mut part = self.clone();
+        for hierarchy in &mut part.v1 {
+            let is_meant = |name: &String| controllers.contains(name);
+            if controllers.is_empty() || hierarchy.controllers.iter().any(is_meant) {
+                hierarchy.dir.push(relative);
             }
         }
-        Ok(cgroup)
+        if let Some(unified) = part.v2.as_mut().filter(|_| controllers.is_empty()) {
+            unified.dir.push(relative);
+        }
+        Ok(part)
     }
 
     /// This cgroup, or on v2 the one below it that the container's init process

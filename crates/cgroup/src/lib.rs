@@ -15,7 +15,7 @@
 //! # How a process gets in
 //!
 //! On v2 by `CLONE_INTO_CGROUP` with [`Cgroup::open_for_clone`]; on v1 by
-//! writing `0` itself to the files of [`Cgroup::open_for_entry`]; on hybrid by
+//! writing `0` itself to the files of [`Cgroup::entries`]; on hybrid by
 //! both. [`Cgroup::attach`] serves whatever cannot do that, and costs a lock on
 //! the whole system.
 #![forbid(unsafe_code)]
@@ -34,7 +34,10 @@ mod processes;
 mod remove;
 pub mod resources;
 pub mod stats;
+mod view;
 
 pub use cgroup::{Cgroup, Driver};
 pub use layout::{Layout, Mode};
 pub use oom::{Oom, OomWatch};
+pub use stats::Stats;
+pub use view::HierarchyView;

@@ -134,13 +134,14 @@ fn a_process_enters_every_hierarchy_and_all_is_removed() {
 #[test]
 fn a_process_enters_by_itself() {
     let Some(container) = Container::create("entry", json!({})) else { return };
-    let entries = container.cgroup.open_for_entry().unwrap();
+    let open = |path| std::fs::OpenOptions::new().write(true).open(path).unwrap();
+    let entries: Vec<_> = container.cgroup.entries().into_iter().map(open).collect();
     if entries.is_empty() {
         eprintln!("SKIPPED a_process_enters_by_itself: no v1 hierarchy");
         return;
     }
     let own = std::process::id();
-    let write = |fd: &std::os::fd::OwnedFd| format!("echo 0 >/proc/{own}/fd/{}", fd.as_raw_fd());
+    let write = |fd: &std::fs::File| format!("echo 0 >/proc/{own}/fd/{}", fd.as_raw_fd());
     let script = entries.iter().map(write).collect::<Vec<_>>().join(" && ");
     let script = format!("{script} && cat /proc/self/cgroup");
     let output = Command::new("sh").args(["-c", &script]).output().unwrap();
@@ -331,7 +332,7 @@ fn cgroups_below_belong_to_the_container() {
     assert!(!container.cgroup.pids(false).unwrap().contains(&pid));
     assert!(container.cgroup.pids(true).unwrap().contains(&pid));
     // What `exec --cgroup` names, and where the container's init went.
-    let inner = container.cgroup.below(&["a/../a/b"]).unwrap();
+    let inner = container.cgroup.below(Path::new("/a/./b"), &[]).unwrap();
     assert_eq!(inner.dirs().collect::<Vec<_>>(), below);
     let v2 = matches!(container.layout.mode(), Mode::Unified | Mode::Hybrid);
     let of_init = container.cgroup.of_init(pid).unwrap();
@@ -452,13 +453,24 @@ fn without_a_cgroup_nothing_is_done_and_limits_are_refused() {
 #[test]
 fn exec_can_ask_for_a_controllers_cgroup_on_v1_only() {
     let Some(container) = Container::plan("below") else { return };
-    let cgroup = &container.cgroup;
-    let failure = cgroup.below(&["nothing:x"]).unwrap_err().to_string();
-    assert_eq!(failure, r#"use cgroup "nothing:x": no v1 hierarchy has controller "nothing""#);
-    let changed = |below: &Cgroup| below.dirs().filter(|dir| dir.ends_with("x")).count();
+    let below = |path: &str, controllers: &[&str]| {
+        let controllers: Vec<String> = controllers.iter().map(|&name| name.into()).collect();
+        container.cgroup.below(Path::new(path), &controllers)
+    };
+    assert_eq!(
+        below("x", &["nothing"]).unwrap_err().to_string(),
+        r#"enter cgroup of "nothing": no v1 hierarchy has it"#
+    );
+    assert_eq!(
+        below("x/../../y", &[]).unwrap_err().to_string(),
+        r#"enter cgroup "x/../../y": leads out of the container's cgroup"#
+    );
     match container.layout.mode() {
-        Mode::Unified => assert!(cgroup.below(&["cpu:x"]).is_err()),
-        _ => assert_eq!(changed(&cgroup.below(&["cpu:x", "memory:../x"]).unwrap()), 2),
+        Mode::Unified => assert!(below("x", &["cpu"]).is_err()),
+        _ => {
+            let part = below("x", &["cpu", "memory"]).unwrap();
+            assert_eq!(part.dirs().filter(|dir| dir.ends_with("x")).count(), 2);
+        }
     }
 }
 
