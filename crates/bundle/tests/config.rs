@@ -771,3 +771,87 @@ fn what_the_types_lack_is_read_too() {
         );
     }
 }
+
+/// Every place of a document, as pointers.
+fn places(value: &Value, at: &str, found: &mut Vec<String>) {
+    let mut into = |token: &str, value: &Value| {
+        let at = format!("{at}/{}", token.replace('/', "~1"));
+        found.push(at.clone());
+        places(value, &at, found);
+    };
+    match value {
+        Value::Object(members) => members.iter().for_each(|(key, value)| into(key, value)),
+        Value::Array(items) => {
+            items.iter().enumerate().for_each(|(index, value)| into(&index.to_string(), value));
+        }
+        _ => {}
+    }
+}
+
+/// Whatever stands at whatever place, the answer is a bundle or one line that
+/// blames the document and holds none of its words.
+#[test]
+fn no_value_at_any_place_makes_an_odd_text() {
+    let mut document = default();
+    let more = [
+        ("/annotations", json!({ "a": "b" })),
+        ("/hooks", json!({ "poststop": [{ "path": "/h", "args": ["h"], "timeout": 1 }] })),
+        ("/linux/sysctl", json!({ "net.x": "1" })),
+        ("/linux/devices", json!([{ "path": "/dev/x", "type": "c", "major": 1, "minor": 1 }])),
+        (
+            "/linux/seccomp",
+            json!({ "defaultAction": "SCMP_ACT_ALLOW", "syscalls": [
+            { "names": ["a"], "action": "SCMP_ACT_ERRNO", "errnoRet": 1,
+              "args": [{ "index": 0, "value": 1, "op": "SCMP_CMP_EQ" }] }] }),
+        ),
+        ("/linux/intelRdt", json!({ "closID": "a", "enableCMT": true })),
+        ("/linux/memoryPolicy", json!({ "mode": "MPOL_LOCAL", "flags": [] })),
+        ("/linux/personality", json!({ "domain": "LINUX" })),
+        ("/linux/netDevices", json!({ "eth0": { "name": "x" } })),
+        ("/process/scheduler", json!({ "policy": "SCHED_OTHER", "nice": 1, "flags": [] })),
+        ("/process/ioPriority", json!({ "class": "IOPRIO_CLASS_BE", "priority": 1 })),
+        ("/process/execCPUAffinity", json!({ "initial": "0-1", "final": "1" })),
+        ("/vm", json!({ "kernel": { "path": "/k" }, "hwConfig": { "vcpus": 1 } })),
+    ];
+    for (pointer, value) in more {
+        put(&mut document, pointer, value);
+    }
+    assert!(Bundle::from_json("/b".into(), document.to_string().as_bytes()).is_ok());
+
+    let words = "`/proc/self/attr/exec`: permission denied, no such file or directory, expected\n";
+    let values = [
+        json!(words),
+        json!(""),
+        json!("\0"),
+        json!(null),
+        json!(true),
+        json!(-1),
+        json!(1e300),
+        json!(u64::MAX),
+        json!([]),
+        json!([words]),
+        json!({}),
+        json!({ words: words }),
+    ];
+    let mut all = Vec::new();
+    places(&document, "", &mut all);
+    assert!(all.len() > 150, "{}", all.len());
+    let mut refused = 0;
+    for place in &all {
+        for value in &values {
+            let mut document = document.clone();
+            *document.pointer_mut(place).unwrap() = value.clone();
+            let Err(failure) = Bundle::from_json("/b".into(), document.to_string().as_bytes())
+            else {
+                continue;
+            };
+            refused += 1;
+            let said = failure.to_string();
+            assert!(said.starts_with("config.json \"/"), "{place} = {value}: {said}");
+            for word in MATCHED_BY_ENGINES {
+                assert!(!said.to_lowercase().contains(word), "{place} = {value}: {said:?}");
+            }
+        }
+    }
+    assert!(refused > all.len() * values.len() / 2, "{refused} of {}", all.len() * values.len());
+}
