@@ -1,7 +1,7 @@
 //! Why a verb failed: step, object, cause; and the code it exits with.
 
 use std::borrow::Cow;
-use std::fmt::{Display, Formatter};
+use std::fmt::{Display, Formatter, Write as _};
 
 use serde::{Deserialize, Serialize};
 
@@ -91,6 +91,15 @@ impl Failure {
         Self { step: step.into(), object: object.into(), cause: Cause::Errno(errno) }
     }
 
+    /// All parts as they are: `object` is a phrase whose foreign names are [`Quoted`].
+    pub fn new(
+        step: impl Into<Cow<'static, str>>,
+        object: impl Into<String>,
+        cause: Cause,
+    ) -> Self {
+        Self { step: step.into(), object: object.into(), cause }
+    }
+
     /// The whole message is one phrase of the contract (`container not running`).
     pub fn plain(text: impl Into<Cow<'static, str>>) -> Self {
         Self { step: "".into(), object: String::new(), cause: Cause::Text(text.into()) }
@@ -113,6 +122,16 @@ impl Failure {
             // The words of std are ours to word: "failed to fill whole buffer" and the like.
             None => Self::text(step, object, error.kind().to_string()),
         }
+    }
+
+    /// The same failure with one more remark behind its cause. `note` quotes foreign names.
+    #[must_use]
+    pub fn with_note(mut self, note: impl std::fmt::Display) -> Self {
+        let mut cause = String::new();
+        // Writing to a string does not fail.
+        let _written = write!(cause, "{}, {note}", CauseText(&self.cause)).is_ok();
+        self.cause = Cause::Text(cause.into());
+        self
     }
 
     /// The class, which decides the exit code.
@@ -153,7 +172,15 @@ impl Display for Failure {
         if !self.step.is_empty() {
             write!(f, "{} {}: ", self.step, self.object)?;
         }
-        match &self.cause {
+        CauseText(&self.cause).fmt(f)
+    }
+}
+
+struct CauseText<'a>(&'a Cause);
+
+impl Display for CauseText<'_> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> std::fmt::Result {
+        match self.0 {
             Cause::Errno(errno) => f.write_str(&errno_symbol(*errno)),
             Cause::Text(text) => f.write_str(text),
             Cause::Program(error) => error.fmt(f),

@@ -4,6 +4,10 @@
 //! script whose interpreter is missing as if the script were. So the first
 //! bytes are looked at as the kernel looks at them (`fs/binfmt_script.c`,
 //! `fs/binfmt_elf.c`). What cannot be known before is left to `execve`.
+#![expect(
+    clippy::result_large_err,
+    reason = "a path travels in it, and there is no heap to box it in"
+)]
 
 use core::ffi::CStr;
 

@@ -156,6 +156,7 @@ impl<'a> Stage<'a> {
             Op::Ask { request } => self.ask(request),
             Op::Join { namespace, fd, .. } => Ok(setns(self.fd(fd)?, namespace.0)?),
             Op::JoinProcess { pidfd, namespaces } => Ok(setns(self.fd(pidfd)?, namespaces.0)?),
+            Op::EnterCgroup { fd, .. } => Ok(rustix::io::write(self.fd(fd)?, b"0").map(drop)?),
             Op::Unshare { namespaces } => Ok(unshare(namespaces.0)?),
             Op::TimeOffsets { offsets } => write_file(CWD, c"/proc/self/timens_offsets", offsets.0),
             Op::RootIds => {
@@ -204,6 +205,10 @@ impl<'a> Stage<'a> {
                 mounts::mask(self.root()?, path.0, null.as_fd())
             }
             Op::ReadOnlyPath { path } => mounts::read_only_path(self.root()?, path.0),
+            Op::Remount { path, ref change } => {
+                let mount = target::open(self.root()?, path.0, false).at(Call::Target)?;
+                mounts::change(mount.as_fd(), change).at(Call::Change)
+            }
             Op::ReadOnlyRoot => {
                 let change = crate::Change { set: Attributes::READ_ONLY, ..Default::default() };
                 mounts::change(self.root()?, &change).at(Call::Change)

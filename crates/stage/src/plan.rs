@@ -359,6 +359,14 @@ pub enum Op<'a> {
         /// Which of its namespaces.
         namespaces: Namespaces,
     },
+    /// Move to a cgroup of a v1 hierarchy: this thread moves itself, without the
+    /// lock on the whole system that moving another process takes.
+    EnterCgroup {
+        /// Its `tasks` file, for messages.
+        path: Str<'a>,
+        /// The open file.
+        fd: Slot,
+    },
     /// Make new namespaces.
     Unshare {
         /// Which.
@@ -504,6 +512,13 @@ pub enum Op<'a> {
     ReadOnlyPath {
         /// Which.
         path: Str<'a>,
+    },
+    /// Change the attributes of a mount that is there.
+    Remount {
+        /// Where it is mounted.
+        path: Str<'a>,
+        /// What changes.
+        change: Change,
     },
     /// Make the root mount read-only.
     ReadOnlyRoot,

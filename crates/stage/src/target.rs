@@ -116,6 +116,7 @@ pub(crate) fn open_or_make(
     Err(Errno::LOOP)
 }
 
+#[expect(clippy::large_enum_variant, reason = "there is no heap to box it in")]
 enum Made {
     All,
     /// A dangling link is on the way; this is the path with the link replaced by what it says.

@@ -1,0 +1,434 @@
+//! Building a container up to its program: what `create` and `run` share.
+
+use std::fs;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use accord_bundle::Bundle;
+use accord_bundle::state::{Isolation, Record, Status, VERSION, timestamp};
+use accord_cgroup::devices::{Rule, default_rules};
+use accord_cgroup::{Cgroup, Driver, Layout};
+use accord_container::compile::{Compiled, Need, Pad, Settings, compile, home_of};
+use accord_container::id_maps;
+use accord_container::needs::{self, Given, Opened};
+use accord_container::seccomp;
+use accord_container::spawn::{Child, Parent, spawn};
+use accord_outcome::{Failure, Result};
+use bumpalo::Bump;
+use oci_spec::runtime::{Process, Spec};
+use rustix::net::{
+    AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, listen, socket_with,
+};
+
+use crate::options::{CgroupManager, Create, Source};
+use crate::store::{ContainerRecord, Entry, START};
+use crate::{Runtime, console, container, facts, hooks, limits};
+
+/// Where the terminal goes, if there is one.
+#[derive(Debug)]
+pub(crate) enum Terminal {
+    /// To the console socket.
+    Socket(PathBuf),
+    /// To us; here once the child has opened it.
+    Kept(Option<OwnedFd>),
+    /// There is none.
+    None,
+}
+
+impl Terminal {
+    /// # Errors
+    /// An own failure for a socket without a terminal, or a terminal that
+    /// nobody would hold.
+    pub(crate) fn choose(
+        process: &Process,
+        socket: Option<&PathBuf>,
+        foreground: bool,
+    ) -> Result<Self> {
+        match (process.terminal().unwrap_or(false), socket) {
+            (true, Some(socket)) => Ok(Self::Socket(socket.clone())),
+            (true, None) if foreground => Ok(Self::Kept(None)),
+            (true, None) => {
+                let cause =
+                    "a terminal needs --console-socket where nobody waits in the foreground";
+                Err(Failure::text("config.json", "/process/terminal", cause))
+            }
+            (false, Some(socket)) => {
+                let socket = socket.as_os_str().as_encoded_bytes();
+                let cause = "the process has no terminal";
+                Err(Failure::text("use console socket", socket, cause))
+            }
+            (false, None) => Ok(Self::None),
+        }
+    }
+
+    pub(crate) fn take(&mut self, master: OwnedFd) -> Result<()> {
+        match self {
+            Self::Socket(socket) => console::send_terminal(socket, master.as_fd()),
+            Self::Kept(place) => {
+                *place = Some(master);
+                Ok(())
+            }
+            Self::None => Ok(()),
+        }
+    }
+}
+
+/// A container that waits for its program to be let go. Dropped, it is removed
+/// again, with everything that was made for it.
+pub(crate) struct Built<'p> {
+    pub(crate) child: Child,
+    pub(crate) plan: accord_stage::Plan<'p>,
+    pub(crate) handler: Handler,
+    pub(crate) undo: Undo,
+}
+
+/// Removes what was made so far, unless told to keep it.
+pub(crate) struct Undo {
+    entry: Entry,
+    cgroup: Option<Cgroup>,
+    keep: bool,
+}
+
+impl Undo {
+    pub(crate) fn keep(&mut self) {
+        self.keep = true;
+    }
+}
+
+impl Drop for Undo {
+    fn drop(&mut self) {
+        if self.keep {
+            return;
+        }
+        // There is a failure to tell already; what cannot be removed now is
+        // found by `delete --force`, whose record goes last.
+        let removed = self
+            .cgroup
+            .as_ref()
+            .is_none_or(|cgroup| cgroup.kill_all(9).is_ok() && cgroup.remove().is_ok());
+        if removed {
+            let _gone = self.entry.remove().is_ok();
+        }
+    }
+}
+
+/// Answers the child.
+pub(crate) struct Handler {
+    pub(crate) spec: Spec,
+    process: Process,
+    pub(crate) record: ContainerRecord,
+    unprivileged: bool,
+    pub(crate) terminal: Terminal,
+    state_file: Option<OwnedFd>,
+    hook_output: Option<OwnedFd>,
+}
+
+impl Handler {
+    fn state(&self, pid: i32, status: Status) -> accord_bundle::state::OciState {
+        let mut state = self.record.state(status, String::new());
+        state.pid = pid;
+        state
+    }
+}
+
+impl Parent for Handler {
+    fn id_maps(&mut self, pid: i32) -> Result<()> {
+        let linux = self.spec.linux().as_ref();
+        let uids = linux.and_then(|linux| linux.uid_mappings().as_deref()).unwrap_or_default();
+        let gids = linux.and_then(|linux| linux.gid_mappings().as_deref()).unwrap_or_default();
+        id_maps::write(pid, uids, gids)
+    }
+
+    fn set_up(&mut self, pid: i32) -> Result<()> {
+        if !self.record.cgroup.is_entered_by_clone() {
+            self.record.cgroup.attach(pid)?;
+        }
+        limits::set(pid, &self.process, self.unprivileged)
+    }
+
+    fn hooks(&mut self, pid: i32) -> Result<()> {
+        let state = self.state(pid, Status::Creating);
+        if let Some(file) = &self.state_file {
+            hooks::write_state(file, &self.state(pid, Status::Created))?;
+        }
+        let Some(all) = self.spec.hooks() else { return Ok(()) };
+        hooks::run("prestart", all.prestart().as_ref(), &state)?;
+        hooks::run("createRuntime", all.create_runtime().as_ref(), &state)
+    }
+
+    fn terminal(&mut self, master: OwnedFd) -> Result<()> {
+        self.terminal.take(master)
+    }
+
+    fn listener(&mut self, listener: OwnedFd, pid: i32) -> Result<()> {
+        let seccomp = self.spec.linux().as_ref().and_then(|linux| linux.seccomp().as_ref());
+        let Some(path) = seccomp.and_then(|seccomp| seccomp.listener_path().as_ref()) else {
+            return Ok(());
+        };
+        let metadata = seccomp.and_then(|seccomp| seccomp.listener_metadata().as_deref());
+        let state = self.state(pid, Status::Creating);
+        console::send_listener(path, listener.as_fd(), pid, metadata, &state)
+    }
+
+    fn hook_output(&mut self) -> Option<String> {
+        self.hook_output.as_ref().and_then(hooks::last_words)
+    }
+}
+
+/// What `create` and `run` do differently.
+pub(crate) struct How {
+    /// Somebody stays and holds the terminal.
+    pub(crate) foreground: bool,
+    /// The program waits at a socket, not for us.
+    pub(crate) start_socket: bool,
+}
+
+fn driver(rt: &Runtime) -> Driver {
+    match rt.global.cgroup_manager {
+        CgroupManager::Cgroupfs => Driver::Cgroupfs,
+        CgroupManager::Systemd => Driver::Systemd,
+        CgroupManager::Disabled => Driver::Disabled,
+    }
+}
+
+/// The descriptors that the program gets besides the standard ones.
+pub(crate) fn listen_fds() -> u32 {
+    std::env::var("LISTEN_FDS").ok().and_then(|count| count.parse().ok()).unwrap_or(0)
+}
+
+/// The container's filter, compiled, with what is odd in it told.
+pub(crate) fn filter(
+    rt: &Runtime,
+    spec: &Spec,
+) -> Result<Option<(Vec<accord_sys::security::Instruction>, u32)>> {
+    let Some(seccomp) = spec.linux().as_ref().and_then(|linux| linux.seccomp().as_ref()) else {
+        return Ok(None);
+    };
+    let cache = rt.root.join(".cache");
+    let filter = seccomp::compile(seccomp, Some(&cache))?;
+    for warning in filter.warnings {
+        log::warn!("{warning}");
+    }
+    Ok(Some((filter.program, filter.flags)))
+}
+
+/// The home directory for a process whose environment names none.
+pub(crate) fn home(rootfs: &Path, process: &Process) -> Result<Option<String>> {
+    let env = process.env().as_deref().unwrap_or_default();
+    if env.iter().any(|entry| entry.starts_with("HOME=")) {
+        return Ok(None);
+    }
+    home_of(rootfs, process.user().uid()).map(Some)
+}
+
+/// Loads the configuration that `create` or `run` is given.
+pub(crate) fn load(rt: &Runtime, source: &Source) -> Result<Bundle> {
+    let bundle = match source {
+        Source::Bundle(dir) => Bundle::load(dir)?,
+        Source::Memory(bundle) => (**bundle).clone(),
+    };
+    for warning in &bundle.warnings {
+        log::warn!("{warning}");
+    }
+    Ok(bundle)
+}
+
+/// Where the container is to run (DESIGN of the selection: docs/architecture.md).
+fn isolation(rt: &Runtime, bundle: &Bundle) -> Isolation {
+    let annotation = |name: &str| {
+        bundle.spec.annotations().as_ref().and_then(|all| all.get(name)).map(String::as_str)
+    };
+    let asked = match annotation("accord.isolation") {
+        Some("microvm") => Some(Isolation::MicroVm),
+        Some("native") => Some(Isolation::Native),
+        _ => None,
+    };
+    let krun = (annotation("run.oci.handler") == Some("krun")).then_some(Isolation::MicroVm);
+    let vm = bundle.spec.vm().is_some().then_some(Isolation::MicroVm);
+    rt.global.isolation.or(asked).or(krun).or(vm).unwrap_or_default()
+}
+
+fn record(rt: &Runtime, create: &Create, bundle: &Bundle, cgroup: Cgroup) -> ContainerRecord {
+    let annotations = bundle.spec.annotations().clone().unwrap_or_default();
+    Record {
+        version: VERSION,
+        id: create.id.clone(),
+        oci_version: bundle.spec.version().clone(),
+        bundle: bundle.dir.clone(),
+        rootfs: bundle.rootfs(),
+        created: timestamp(SystemTime::now()),
+        owner: rustix::process::geteuid().as_raw(),
+        isolation: isolation(rt, bundle),
+        init: None,
+        cgroup,
+        annotations: annotations.into_iter().collect(),
+    }
+}
+
+/// Builds the container up to its program.
+///
+/// # Errors
+/// Everything that can be known before the program runs; nothing is left behind.
+pub(crate) fn build<'p>(
+    rt: &Runtime,
+    create: &Create,
+    how: &How,
+    arena: &'p Bump,
+) -> Result<Built<'p>> {
+    let entry = Entry::of(&rt.root, &create.id)?;
+    let bundle = load(rt, &create.source)?;
+    let process = bundle.process()?.clone();
+    let terminal = Terminal::choose(&process, create.console_socket.as_ref(), how.foreground)?;
+    if isolation(rt, &bundle) == Isolation::MicroVm {
+        return Err(Failure::text(
+            "isolate",
+            &create.id,
+            "microvm is not supported by this version",
+        ));
+    }
+    let unprivileged = facts::is_unprivileged();
+    let rootless = rt.global.rootless.unwrap_or(unprivileged);
+    let linux = bundle.spec.linux().as_ref();
+    let path =
+        linux.and_then(|linux| linux.cgroups_path().as_ref()).map(|path| path.to_string_lossy());
+    let layout = Layout::detect()?;
+    let cgroup = Cgroup::plan(&layout, path.as_deref(), &create.id, driver(rt), rootless)?;
+    let facts = facts::gather(&bundle, &cgroup);
+
+    // The plan comes before the first side effect: most of what is wrong with a
+    // configuration is found by it.
+    let listen_fds = listen_fds();
+    let settings = Settings {
+        no_pivot: create.no_pivot,
+        no_new_keyring: create.no_new_keyring,
+        preserve_fds: create.preserve_fds.saturating_add(listen_fds),
+        listen_fds,
+        start_socket: how.start_socket,
+        id: create.id.clone(),
+        rootfs: bundle.rootfs(),
+        bundle: bundle.dir.clone(),
+        filter: filter(rt, &bundle.spec)?,
+        cgroup_entries: cgroup.entries(),
+        home: home(&bundle.rootfs(), &process)?,
+    };
+    let compiled = compile(Pad(arena), &bundle.spec, &process, &facts, &settings)?;
+    for warning in &compiled.warnings {
+        log::warn!("{warning}");
+    }
+    let handler = Handler {
+        process,
+        record: record(rt, create, &bundle, cgroup.clone()),
+        spec: bundle.spec,
+        unprivileged,
+        terminal,
+        state_file: None,
+        hook_output: None,
+    };
+
+    entry.claim()?;
+    let mut undo = Undo { entry: entry.clone(), cgroup: None, keep: false };
+    entry.save(&handler.record)?;
+    entry.save_config(&handler.spec)?;
+    undo.cgroup = Some(cgroup.clone());
+    make_cgroup(rt, &cgroup, &handler.spec)?;
+    populate(&entry, compiled, handler, undo)
+}
+
+fn make_cgroup(rt: &Runtime, cgroup: &Cgroup, spec: &Spec) -> Result<()> {
+    let resources = spec.linux().as_ref().and_then(|linux| linux.resources().as_ref());
+    cgroup.create(resources)?;
+    if let Some(rules) = device_rules(spec)? {
+        cgroup.set_devices(&rules)?;
+    }
+    if let Some(reason) = cgroup.absent()
+        && rt.global.cgroup_manager != CgroupManager::Disabled
+    {
+        log::warn!("the container has no cgroup of its own: {reason}");
+    }
+    Ok(())
+}
+
+/// The device rules of the configuration, and those of the devices that every container has.
+fn device_rules(spec: &Spec) -> Result<Option<Vec<Rule>>> {
+    let resources = spec.linux().as_ref().and_then(|linux| linux.resources().as_ref());
+    let Some(asked) = resources.and_then(|resources| resources.devices().as_ref()) else {
+        return Ok(None);
+    };
+    let mut rules = asked.iter().map(Rule::new).collect::<Result<Vec<_>>>()?;
+    rules.extend(default_rules());
+    Ok(Some(rules))
+}
+
+/// Clones the child and answers it until it is ready.
+fn populate<'p>(
+    entry: &Entry,
+    compiled: Compiled<'p>,
+    mut handler: Handler,
+    undo: Undo,
+) -> Result<Built<'p>> {
+    if compiled.needs.contains(&Need::State) {
+        handler.state_file = Some(hooks::memory_file("state")?);
+        handler.hook_output = Some(hooks::memory_file("hook output")?);
+    }
+    let listener = match compiled.needs.contains(&Need::StartSocket) {
+        true => Some(listen_for_start(entry)?),
+        false => None,
+    };
+    let given = Given {
+        state: handler.state_file.as_ref().map(AsFd::as_fd),
+        hook_output: handler.hook_output.as_ref().map(AsFd::as_fd),
+        start_socket: listener.as_ref().map(AsFd::as_fd),
+        target: None,
+    };
+    let opened = needs::open(&compiled.needs, &given)?;
+    let fds: Vec<BorrowedFd<'_>> = opened.iter().map(Opened::as_fd).collect();
+    let cgroup = match handler.record.cgroup.is_entered_by_clone() {
+        true => handler.record.cgroup.open_for_clone()?,
+        false => None,
+    };
+    let mut child = spawn(&compiled.plan, &fds, cgroup.as_ref().map(AsFd::as_fd))?;
+    drop(fds);
+    drop(opened);
+    child.build(&compiled.plan, &mut handler)?;
+    handler.record.init = Some(container::identify(child.pid)?);
+    let mut built = Built { child, plan: compiled.plan, handler, undo };
+    if let Err(failure) = entry.save(&built.handler.record) {
+        built.child.kill();
+        return Err(failure);
+    }
+    Ok(built)
+}
+
+/// The socket at which the init process waits for `start`.
+fn listen_for_start(entry: &Entry) -> Result<OwnedFd> {
+    let failed = |errno: rustix::io::Errno| {
+        Failure::errno("make start socket of", &entry.id, errno.raw_os_error())
+    };
+    let (_dir, path) = entry.short_path(START)?;
+    let kind = SocketType::SEQPACKET;
+    let socket =
+        socket_with(AddressFamily::UNIX, kind, SocketFlags::CLOEXEC, None).map_err(failed)?;
+    let address = SocketAddrUnix::new(path.as_path()).map_err(failed)?;
+    bind(&socket, &address).map_err(failed)?;
+    listen(&socket, 1).map_err(failed)?;
+    Ok(socket)
+}
+
+/// Writes the pid file: whole or not at all, after success only.
+///
+/// # Errors
+/// An own failure.
+pub(crate) fn write_pid_file(path: &Path, pid: i32) -> Result<()> {
+    let failed = |error: std::io::Error| {
+        Failure::io("write pid file", path.as_os_str().as_encoded_bytes(), &error)
+    };
+    // Engines poll for the file: it must not be seen half written.
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let new = path.with_file_name(format!(".{name}.new"));
+    fs::write(&new, pid.to_string()).map_err(failed)?;
+    fs::rename(&new, path).map_err(|error| {
+        let _gone = fs::remove_file(&new).is_ok();
+        failed(error)
+    })
+}

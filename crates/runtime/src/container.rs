@@ -1,0 +1,115 @@
+//! A container as a verb finds it: its record and what has become of it.
+
+use std::fs;
+use std::os::fd::{AsFd, OwnedFd};
+
+use accord_bundle::state::{OciState, Pid, Status};
+use accord_outcome::{Failure, Result};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{PidfdFlags, pidfd_open};
+
+use crate::Runtime;
+use crate::store::{ContainerRecord, Entry};
+
+/// A container that exists.
+#[derive(Debug)]
+pub struct Container {
+    /// Where its state is.
+    pub entry: Entry,
+    /// Its record.
+    pub record: ContainerRecord,
+    /// Its status when it was looked at.
+    pub status: Status,
+}
+
+/// The fields of `/proc/PID/stat` that matter here (`proc_pid_stat(5)`).
+struct Stat {
+    state: char,
+    start_time: u64,
+}
+
+fn stat(pid: i32) -> Option<Stat> {
+    let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name in parentheses may hold anything, parentheses too.
+    let (_, rest) = text.rsplit_once(") ")?;
+    let mut fields = rest.split(' ');
+    let state = fields.next()?.chars().next()?;
+    // The state is field 3, the start time field 22.
+    let start_time = fields.nth(18)?.parse().ok()?;
+    Some(Stat { state, start_time })
+}
+
+/// The identity of a process that runs now.
+///
+/// # Errors
+/// An own failure if there is no such process.
+pub fn identify(pid: i32) -> Result<Pid> {
+    match stat(pid) {
+        Some(stat) => Ok(Pid { pid, start_time: stat.start_time }),
+        None => Err(Failure::text("look at", format!("process {pid}"), "it is gone")),
+    }
+}
+
+/// Whether this very process exists and is no zombie.
+pub fn is_alive(process: Pid) -> bool {
+    stat(process.pid).is_some_and(|stat| {
+        stat.start_time == process.start_time && !matches!(stat.state, 'Z' | 'X')
+    })
+}
+
+impl Container {
+    /// # Errors
+    /// `container "ID" does not exist`; or an own failure.
+    pub fn find(rt: &Runtime, id: &str) -> Result<Self> {
+        let entry = Entry::of(&rt.root, id)?;
+        match entry.load()? {
+            Some(record) => Ok(Self::of(entry, record)),
+            // `create` has only just taken the name, or died at once.
+            None => Err(entry.unknown()),
+        }
+    }
+
+    pub(crate) fn of(entry: Entry, record: ContainerRecord) -> Self {
+        let status = match record.init {
+            None => Status::Creating,
+            Some(init) if !is_alive(init) => Status::Stopped,
+            Some(_) if record.cgroup.is_frozen().unwrap_or(false) => Status::Paused,
+            Some(_) if entry.awaits_start() => Status::Created,
+            Some(_) => Status::Running,
+        };
+        Self { entry, record, status }
+    }
+
+    /// The state as `state` prints it and hooks read it.
+    pub fn state(&self) -> OciState {
+        self.record.state(self.status, String::new())
+    }
+
+    /// A pidfd of the init process, checked to be of that very process.
+    ///
+    /// # Errors
+    /// `container not running` if it has ended.
+    pub fn init(&self) -> Result<OwnedFd> {
+        let gone = || Failure::plain("container not running");
+        let init = self.record.init.ok_or_else(gone)?;
+        let pid = rustix::process::Pid::from_raw(init.pid).ok_or_else(gone)?;
+        let pidfd = pidfd_open(pid, PidfdFlags::empty()).map_err(|_| gone())?;
+        // The number may have gone to another process before the pidfd was opened.
+        if is_alive(init) { Ok(pidfd) } else { Err(gone()) }
+    }
+
+    /// Waits until the init process has ended.
+    ///
+    /// # Errors
+    /// An own failure after `seconds`.
+    pub(crate) fn await_end(&self, pidfd: &OwnedFd, seconds: i64) -> Result<()> {
+        let timeout = Timespec { tv_sec: seconds, tv_nsec: 0 };
+        let mut fds = [PollFd::from_borrowed_fd(pidfd.as_fd(), PollFlags::IN)];
+        match poll(&mut fds, Some(&timeout)) {
+            Ok(0) => {
+                Err(Failure::text("wait for end of", &self.entry.id, "its process does not die"))
+            }
+            _ => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,39 @@
+//! `create`: builds a container whose program waits for `start`.
+
+use std::os::fd::AsFd;
+
+use accord_outcome::Result;
+use bumpalo::Bump;
+
+use crate::build::{How, build, write_pid_file};
+use crate::options::Create;
+use crate::{Runtime, console};
+
+/// Builds the container. The program has been found and can be executed as far
+/// as that can be known; its process waits.
+///
+/// # Errors
+/// Everything that `docs/exit-status.md` lists for `create`; nothing is left behind.
+pub fn create(rt: &Runtime, create: &Create) -> Result<()> {
+    let arena = Bump::new();
+    let how = How { foreground: false, start_socket: true };
+    let mut built = build(rt, create, &how, &arena)?;
+    let told = tell(create, &built.child);
+    if told.is_err() {
+        built.child.kill();
+        return told;
+    }
+    built.undo.keep();
+    Ok(())
+}
+
+/// Tells who asked for it which process it is.
+pub(crate) fn tell(create: &Create, child: &accord_container::spawn::Child) -> Result<()> {
+    if let Some(socket) = &create.pidfd_socket {
+        console::send_pidfd(socket, child.pidfd.as_fd())?;
+    }
+    match &create.pid_file {
+        Some(path) => write_pid_file(path, child.pid),
+        None => Ok(()),
+    }
+}

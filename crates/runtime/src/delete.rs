@@ -1,0 +1,82 @@
+//! `delete`: removes what is left of a container.
+
+use accord_bundle::state::Status;
+use accord_outcome::{Failure, Quoted, Result};
+
+use crate::container::Container;
+use crate::options::Delete;
+use crate::store::Entry;
+use crate::{Runtime, hooks};
+
+const SIGKILL: i32 = 9;
+/// A killed process that does not end hangs in the kernel; nobody waits for ever.
+const PATIENCE_SECONDS: i64 = 10;
+
+/// Deletes a container that is not running; with `force`, any, and it is no
+/// failure if there is none.
+///
+/// # Errors
+/// The texts of `docs/exit-status.md`; an own failure for what cannot be removed.
+pub fn delete(rt: &Runtime, delete: &Delete) -> Result<()> {
+    let entry = Entry::of(&rt.root, &delete.id)?;
+    let record = match entry.load() {
+        Ok(record) => record,
+        Err(_) if delete.force && !entry.dir.exists() => return Ok(()),
+        // A record that cannot be read can be removed, if that is asked for by force.
+        Err(_) if delete.force => return entry.remove(),
+        Err(failure) => return Err(failure),
+    };
+    let Some(record) = record else {
+        // `create` died before it made anything.
+        return if delete.force { entry.remove() } else { Err(entry.unknown()) };
+    };
+    let container = Container::of(entry, record);
+    match container.status {
+        Status::Stopped => {}
+        // The program has not run: nothing is lost.
+        Status::Created => kill(&container)?,
+        _ if delete.force => kill(&container)?,
+        status => {
+            let id = Quoted(&container.entry.id);
+            let text = format!("cannot delete container {id} that is not stopped: {status}");
+            return Err(Failure::plain(text));
+        }
+    }
+    remove(rt, &container)
+}
+
+/// Kills every process of the container and waits until its init has ended.
+pub(crate) fn kill(container: &Container) -> Result<()> {
+    let init = container.init();
+    if let Ok(pidfd) = &init {
+        let _gone =
+            accord_sys::process::pidfd_send_signal(std::os::fd::AsFd::as_fd(pidfd), SIGKILL)
+                .is_err();
+    }
+    // Also thaws: a frozen process cannot die on cgroup v1.
+    container.record.cgroup.kill_all(SIGKILL)?;
+    match init {
+        Ok(pidfd) => container.await_end(&pidfd, PATIENCE_SECONDS),
+        Err(_) => Ok(()),
+    }
+}
+
+fn remove(rt: &Runtime, container: &Container) -> Result<()> {
+    let cgroup = &container.record.cgroup;
+    // Without a pid namespace, processes may have outlived their init.
+    cgroup.kill_all(SIGKILL)?;
+    cgroup.remove()?;
+    let config = container.entry.load_config();
+    container.entry.remove()?;
+    let poststop = config.ok().and_then(|spec| spec.hooks().as_ref()?.poststop().clone());
+    let mut state = container.state();
+    state.status = Status::Stopped;
+    state.pid = 0;
+    // The container is gone whatever they do (runtime-spec, Lifecycle 13).
+    for hook in poststop.into_iter().flatten() {
+        if let Err(failure) = hooks::run("poststop", Some(&vec![hook]), &state) {
+            log::warn!("{failure}");
+        }
+    }
+    Ok(())
+}

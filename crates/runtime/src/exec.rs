@@ -1,0 +1,241 @@
+//! `exec`: one more process in a running container.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use accord_bundle::load_process;
+use accord_bundle::state::Status;
+use accord_cgroup::Cgroup;
+use accord_container::compile::{Facts, Pad, Settings, compile_exec};
+use accord_container::needs::{self, Given, Opened};
+use accord_container::spawn::{Parent, spawn};
+use accord_outcome::{Failure, Quoted, Result};
+use bumpalo::Bump;
+use oci_spec::runtime::{Capabilities, Process, Spec};
+
+use crate::build::{self, Terminal};
+use crate::container::Container;
+use crate::options::{Exec, ExecProcess, ProcessChanges};
+use crate::relay::Foreground;
+use crate::run::Ended;
+use crate::{Runtime, console, facts, limits};
+
+struct Handler<'c> {
+    container: &'c Container,
+    process: &'c Process,
+    spec: &'c Spec,
+    terminal: Terminal,
+    unprivileged: bool,
+    cgroup: &'c Cgroup,
+}
+
+impl Parent for Handler<'_> {
+    fn id_maps(&mut self, _pid: i32) -> Result<()> {
+        Ok(())
+    }
+
+    fn set_up(&mut self, pid: i32) -> Result<()> {
+        if !self.cgroup.is_entered_by_clone() {
+            self.cgroup.attach(pid)?;
+        }
+        limits::set(pid, self.process, self.unprivileged)
+    }
+
+    fn hooks(&mut self, _pid: i32) -> Result<()> {
+        Ok(())
+    }
+
+    fn terminal(&mut self, master: OwnedFd) -> Result<()> {
+        self.terminal.take(master)
+    }
+
+    fn listener(&mut self, listener: OwnedFd, pid: i32) -> Result<()> {
+        let seccomp = self.spec.linux().as_ref().and_then(|linux| linux.seccomp().as_ref());
+        let Some(path) = seccomp.and_then(|seccomp| seccomp.listener_path().as_ref()) else {
+            return Ok(());
+        };
+        let metadata = seccomp.and_then(|seccomp| seccomp.listener_metadata().as_deref());
+        console::send_listener(path, listener.as_fd(), pid, metadata, &self.container.state())
+    }
+}
+
+/// Runs a process in the container's namespaces and cgroups and, unless
+/// detached, waits for its end.
+///
+/// # Errors
+/// The texts of `docs/exit-status.md`; the program's failure as for `create`.
+pub fn exec(rt: &Runtime, exec: &Exec) -> Result<Ended> {
+    let container = Container::find(rt, &exec.id)?;
+    let id = Quoted(&exec.id);
+    match container.status {
+        Status::Running | Status::Created => {}
+        Status::Paused if exec.ignore_paused => {}
+        Status::Paused => {
+            return Err(Failure::plain(format!("cannot exec in a paused container {id}")));
+        }
+        Status::Stopped => {
+            return Err(Failure::plain(format!("cannot exec in a stopped container {id}")));
+        }
+        Status::Creating => {
+            return Err(Failure::plain(format!(
+                "cannot exec in container {id} that is being created"
+            )));
+        }
+    }
+    let spec = container.entry.load_config()?;
+    let process = process(rt, &spec, &exec.process)?;
+    let foreground = match exec.detach {
+        true => None,
+        false => Some(Foreground::new(false)?),
+    };
+    let terminal = Terminal::choose(&process, exec.console_socket.as_ref(), !exec.detach)?;
+    let init = container.init()?;
+    let mut cgroup = container.record.cgroup.clone();
+    for sub in &exec.cgroups {
+        cgroup = cgroup.below(&sub.path, &sub.controllers)?;
+    }
+    let listen_fds = build::listen_fds();
+    let settings = Settings {
+        no_new_keyring: true,
+        preserve_fds: exec.preserve_fds.saturating_add(listen_fds),
+        listen_fds,
+        id: exec.id.clone(),
+        rootfs: container.record.rootfs.clone(),
+        bundle: container.record.bundle.clone(),
+        filter: build::filter(rt, &spec)?,
+        cgroup_entries: cgroup.entries(),
+        home: build::home(&container.record.rootfs, &process)?,
+        ..Settings::default()
+    };
+    let unprivileged = facts::is_unprivileged();
+    let facts = Facts { unprivileged, ..facts::for_exec(&spec) };
+    let arena = Bump::new();
+    let compiled = compile_exec(Pad(&arena), &spec, &process, &facts, &settings)?;
+    for warning in &compiled.warnings {
+        log::warn!("{warning}");
+    }
+    let given = Given { target: Some(init.as_fd()), ..Given::default() };
+    let opened = needs::open(&compiled.needs, &given)?;
+    let fds: Vec<BorrowedFd<'_>> = opened.iter().map(Opened::as_fd).collect();
+    let clone_into = match cgroup.is_entered_by_clone() {
+        true => cgroup.open_for_clone()?,
+        false => None,
+    };
+    let mut child = spawn(&compiled.plan, &fds, clone_into.as_ref().map(AsFd::as_fd))?;
+    let mut handler = Handler {
+        container: &container,
+        process: &process,
+        spec: &spec,
+        terminal,
+        unprivileged,
+        cgroup: &cgroup,
+    };
+    child.build(&compiled.plan, &mut handler)?;
+    let started = child.run(&compiled.plan, &mut handler).and_then(|()| tell(exec, &child));
+    if let Err(failure) = started {
+        child.kill();
+        return Err(failure);
+    }
+    let Some(foreground) = foreground else { return Ok(None) };
+    let master = match &mut handler.terminal {
+        Terminal::Kept(master) => master.take(),
+        _ => None,
+    };
+    foreground.wait(child.pid, child.pidfd.as_fd(), master).map(Some)
+}
+
+fn tell(exec: &Exec, child: &accord_container::spawn::Child) -> Result<()> {
+    if let Some(socket) = &exec.pidfd_socket {
+        console::send_pidfd(socket, child.pidfd.as_fd())?;
+    }
+    match &exec.pid_file {
+        // conmon takes the pid file for the proof that the program runs.
+        Some(path) => build::write_pid_file(path, child.pid),
+        None => Ok(()),
+    }
+}
+
+/// The process that is asked for.
+fn process(rt: &Runtime, spec: &Spec, asked: &ExecProcess) -> Result<Process> {
+    match asked {
+        ExecProcess::File(path) => {
+            let (process, warnings) = load_process(path)?;
+            warnings.into_iter().for_each(|warning| log::warn!("{warning}"));
+            Ok(process)
+        }
+        ExecProcess::Changed(changes) => {
+            let Some(own) = spec.process() else {
+                return Err(Failure::text("config.json", "/process", "must be set"));
+            };
+            changed(own.clone(), changes)
+        }
+    }
+}
+
+/// The container's own process with the changes of the command line.
+fn changed(mut process: Process, changes: &ProcessChanges) -> Result<Process> {
+    let _process = process.set_args(Some(changes.args.clone())).set_terminal(Some(changes.tty));
+    if let Some(cwd) = &changes.cwd {
+        let _process = process.set_cwd(cwd.into());
+    }
+    let mut env = process.env().clone().unwrap_or_default();
+    for entry in &changes.env {
+        // A name that is given again is replaced: the first of two would win in most programs.
+        let name = entry.split('=').next().unwrap_or(entry);
+        env.retain(|there| there.split('=').next() != Some(name));
+        env.push(entry.clone());
+    }
+    let _process = process.set_env(Some(env));
+    if let Some(user) = changes.user {
+        let mut own = process.user().clone();
+        let _user = own.set_uid(user.uid).set_gid(user.gid.unwrap_or(0)).set_additional_gids(None);
+        let _process = process.set_user(own);
+    }
+    if !changes.additional_gids.is_empty() {
+        let mut own = process.user().clone();
+        let mut gids = own.additional_gids().clone().unwrap_or_default();
+        gids.extend(&changes.additional_gids);
+        let _user = own.set_additional_gids(Some(gids));
+        let _process = process.set_user(own);
+    }
+    if let Some(label) = &changes.process_label {
+        let _process = process.set_selinux_label(Some(label.clone()));
+    }
+    if let Some(profile) = &changes.apparmor {
+        let _process = process.set_apparmor_profile(Some(profile.clone()));
+    }
+    if changes.no_new_privs {
+        let _process = process.set_no_new_privileges(Some(true));
+    }
+    add_capabilities(&mut process, &changes.caps)?;
+    Ok(process)
+}
+
+/// Adds capabilities to the bounding, effective and permitted sets. Not to the
+/// inheritable one, from which a program of another user could pick them up
+/// (CVE-2022-29162).
+fn add_capabilities(process: &mut Process, names: &[String]) -> Result<()> {
+    if names.is_empty() {
+        return Ok(());
+    }
+    let mut added = Capabilities::new();
+    for name in names {
+        let upper = name.to_uppercase();
+        let bare = upper.strip_prefix("CAP_").unwrap_or(&upper);
+        let capability = bare
+            .parse()
+            .or_else(|_| format!("CAP_{bare}").parse())
+            .map_err(|_| Failure::text("add capability", name, "there is none of this name"))?;
+        let _new = added.insert(capability);
+    }
+    let mut sets = process.capabilities().clone().unwrap_or_default();
+    let with = |set: &Option<Capabilities>| {
+        let mut set = set.clone().unwrap_or_default();
+        set.extend(added.iter().copied());
+        Some(set)
+    };
+    let (bounding, effective, permitted) =
+        (with(sets.bounding()), with(sets.effective()), with(sets.permitted()));
+    let _sets = sets.set_bounding(bounding).set_effective(effective).set_permitted(permitted);
+    let _process = process.set_capabilities(Some(sets));
+    Ok(())
+}

@@ -1,0 +1,56 @@
+//! `plan`: what `create` would do, step by step.
+
+use std::path::Path;
+
+use accord_bundle::Bundle;
+use accord_cgroup::{Cgroup, Driver, Layout};
+use accord_container::compile::{Pad, Settings, compile, home_of};
+use accord_container::show;
+use accord_outcome::Result;
+use bumpalo::Bump;
+use serde_json::Value;
+
+use crate::{Runtime, build, facts};
+
+/// In which form.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    /// One line a step.
+    Text,
+    /// A JSON object.
+    Json,
+}
+
+/// The plan of a bundle on this machine. Nothing is opened or made.
+///
+/// # Errors
+/// What would be wrong with the configuration at `create`.
+pub fn plan(rt: &Runtime, bundle: &Path, format: Format) -> Result<String> {
+    let bundle = Bundle::load(bundle)?;
+    let process = bundle.process()?.clone();
+    let linux = bundle.spec.linux().as_ref();
+    let path =
+        linux.and_then(|linux| linux.cgroups_path().as_ref()).map(|path| path.to_string_lossy());
+    let layout = Layout::detect()?;
+    let id = "ID";
+    let cgroup = Cgroup::plan(&layout, path.as_deref(), id, Driver::Cgroupfs, false)?;
+    let facts = facts::gather(&bundle, &cgroup);
+    let settings = Settings {
+        start_socket: true,
+        id: id.into(),
+        rootfs: bundle.rootfs(),
+        bundle: bundle.dir.clone(),
+        filter: build::filter(rt, &bundle.spec)?,
+        home: Some(home_of(&bundle.rootfs(), process.user().uid())?),
+        ..Settings::default()
+    };
+    let arena = Bump::new();
+    let compiled = compile(Pad(&arena), &bundle.spec, &process, &facts, &settings)?;
+    Ok(match format {
+        Format::Text => show::text(&compiled),
+        Format::Json => {
+            let value: Value = show::json(&compiled);
+            format!("{value:#}\n")
+        }
+    })
+}

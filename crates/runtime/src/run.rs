@@ -1,0 +1,63 @@
+//! `run`: creates, starts, and waits.
+
+use std::os::fd::AsFd;
+
+use accord_bundle::state::Isolation;
+use accord_outcome::{Outcome, Result};
+use bumpalo::Bump;
+
+use crate::build::{Built, How, Terminal, build};
+use crate::container::Container;
+use crate::options::{Delete, Run};
+use crate::relay::Foreground;
+use crate::{Runtime, create, delete, start};
+
+/// How a foreground `run` or `exec` ended; detached, there is nothing to say yet.
+pub type Ended = Option<Outcome>;
+
+/// Creates the container, lets its program go, and, unless detached, waits for
+/// its end and deletes it.
+///
+/// # Errors
+/// As `create` and `start`; nothing is left behind then either.
+pub fn run(rt: &Runtime, run: &Run) -> Result<Ended> {
+    let arena = Bump::new();
+    let how = How { foreground: !run.detach, start_socket: false };
+    // Signals are held from before the child exists: none is lost.
+    let foreground = match run.detach {
+        true => None,
+        false => Some(Foreground::new(!run.no_subreaper)?),
+    };
+    let mut built = build(rt, &run.create, &how, &arena)?;
+    if let Err(failure) = let_go(rt, run, &mut built) {
+        // What ran already is stopped; the record goes with it.
+        built.child.kill();
+        return Err(failure);
+    }
+    let Some(foreground) = foreground else {
+        built.undo.keep();
+        return Ok(None);
+    };
+    let master = match &mut built.handler.terminal {
+        Terminal::Kept(master) => master.take(),
+        _ => None,
+    };
+    let outcome = foreground.wait(built.child.pid, built.child.pidfd.as_fd(), master)?;
+    built.undo.keep();
+    if !run.keep {
+        let delete = Delete { id: run.create.id.clone(), force: true };
+        delete::delete(rt, &delete)?;
+    }
+    debug_assert_eq!(built.handler.record.isolation, Isolation::Native);
+    Ok(Some(outcome))
+}
+
+fn let_go(rt: &Runtime, run: &Run, built: &mut Built<'_>) -> Result<()> {
+    let plan = built.plan;
+    built.child.run(&plan, &mut built.handler)?;
+    let hooks = built.handler.spec.hooks().as_ref();
+    if hooks.is_some_and(|all| all.poststart().is_some()) {
+        start::after_start(&Container::find(rt, &run.create.id)?)?;
+    }
+    create::tell(&run.create, &built.child)
+}
