@@ -13,7 +13,6 @@ mod signal;
 mod size;
 mod usage;
 mod verbs;
-mod wire;
 
 use std::process::ExitCode;
 

@@ -223,7 +223,7 @@ pub(crate) fn home(rootfs: &Path, process: &Process) -> Result<Option<String>> {
 }
 
 /// Loads the configuration that `create` or `run` is given.
-pub(crate) fn load(rt: &Runtime, source: &Source) -> Result<Bundle> {
+pub(crate) fn load(source: &Source) -> Result<Bundle> {
     let bundle = match source {
         Source::Bundle(dir) => Bundle::load(dir)?,
         Source::Memory(bundle) => (**bundle).clone(),
@@ -277,7 +277,7 @@ pub(crate) fn build<'p>(
     arena: &'p Bump,
 ) -> Result<Built<'p>> {
     let entry = Entry::of(&rt.root, &create.id)?;
-    let bundle = load(rt, &create.source)?;
+    let bundle = load(&create.source)?;
     let process = bundle.process()?.clone();
     let terminal = Terminal::choose(&process, create.console_socket.as_ref(), how.foreground)?;
     if isolation(rt, &bundle) == Isolation::MicroVm {

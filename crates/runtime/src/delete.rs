@@ -42,7 +42,7 @@ pub fn delete(rt: &Runtime, delete: &Delete) -> Result<()> {
             return Err(Failure::plain(text));
         }
     }
-    remove(rt, &container)
+    remove(&container)
 }
 
 /// Kills every process of the container and waits until its init has ended.
@@ -61,7 +61,7 @@ pub(crate) fn kill(container: &Container) -> Result<()> {
     }
 }
 
-fn remove(rt: &Runtime, container: &Container) -> Result<()> {
+fn remove(container: &Container) -> Result<()> {
     let cgroup = &container.record.cgroup;
     // Without a pid namespace, processes may have outlived their init.
     cgroup.kill_all(SIGKILL)?;

@@ -82,7 +82,7 @@ pub fn exec(rt: &Runtime, exec: &Exec) -> Result<Ended> {
         }
     }
     let spec = container.entry.load_config()?;
-    let process = process(rt, &spec, &exec.process)?;
+    let process = process(&spec, &exec.process)?;
     let foreground = match exec.detach {
         true => None,
         false => Some(Foreground::new(false)?),
@@ -90,8 +90,14 @@ pub fn exec(rt: &Runtime, exec: &Exec) -> Result<Ended> {
     let terminal = Terminal::choose(&process, exec.console_socket.as_ref(), !exec.detach)?;
     let init = container.init()?;
     let mut cgroup = container.record.cgroup.clone();
-    for sub in &exec.cgroups {
-        cgroup = cgroup.below(&sub.path, &sub.controllers)?;
+    if exec.cgroups.is_empty() {
+        cgroup = cgroup.of_init(container.record.init.map_or(0, |init| init.pid))?;
+    }
+    for below in &exec.cgroups {
+        let (controllers, path) = below.split_once(':').unwrap_or(("", below));
+        let controllers = controllers.split(',').filter(|name| !name.is_empty());
+        let controllers: Vec<String> = controllers.map(str::to_owned).collect();
+        cgroup = cgroup.below(path.as_ref(), &controllers)?;
     }
     let listen_fds = build::listen_fds();
     let settings = Settings {
@@ -155,7 +161,7 @@ fn tell(exec: &Exec, child: &accord_container::spawn::Child) -> Result<()> {
 }
 
 /// The process that is asked for.
-fn process(rt: &Runtime, spec: &Spec, asked: &ExecProcess) -> Result<Process> {
+fn process(spec: &Spec, asked: &ExecProcess) -> Result<Process> {
     match asked {
         ExecProcess::File(path) => {
             let (process, warnings) = load_process(path)?;

@@ -1,10 +1,9 @@
-//! Verbs that only look: `state`, `list`, `ps`, `events --stats`.
+//! Verbs that only look: `state`, `list`, `ps`.
 
 use std::fs;
 
 use accord_bundle::state::{OciState, Status};
-use accord_cgroup::Stats;
-use accord_outcome::{Failure, Quoted, Result};
+use accord_outcome::{Failure, Result};
 
 use crate::Runtime;
 use crate::container::Container;
@@ -64,24 +63,4 @@ pub fn ps(rt: &Runtime, id: &str) -> Result<Vec<i32>> {
         return Err(Failure::plain("container not running"));
     }
     container.record.cgroup.pids(true)
-}
-
-/// One record of statistics.
-///
-/// # Errors
-/// An own failure for a container that does not run.
-pub fn stats(rt: &Runtime, id: &str) -> Result<Stats> {
-    let container = Container::find(rt, id)?;
-    if container.status == Status::Stopped {
-        return Err(Failure::plain(format!("container {} is not running", Quoted(id))));
-    }
-    container.record.cgroup.stats()
-}
-
-/// How many processes of the container the OOM killer has taken.
-///
-/// # Errors
-/// An own failure.
-pub fn oom_kills(rt: &Runtime, id: &str) -> Result<u64> {
-    Container::find(rt, id)?.record.cgroup.oom_kills()
 }

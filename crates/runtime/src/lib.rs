@@ -11,6 +11,7 @@ pub mod console;
 pub mod container;
 pub mod create;
 pub mod delete;
+pub mod events;
 pub mod exec;
 mod facts;
 mod hooks;
@@ -27,6 +28,18 @@ pub mod store;
 pub mod update;
 
 use std::path::PathBuf;
+
+pub use create::create;
+pub use delete::delete;
+pub use events::events;
+pub use exec::exec;
+pub use inspect::{list, ps, state};
+pub use kill::kill;
+pub use pause::{pause, resume};
+pub use plan::plan;
+pub use run::run;
+pub use start::start;
+pub use update::update;
 
 use accord_outcome::Result;
 use options::Global;

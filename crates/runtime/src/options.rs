@@ -118,18 +118,10 @@ pub struct Exec {
     /// How many descriptors after stderr (and `$LISTEN_FDS`) the program gets.
     pub preserve_fds: u32,
     /// The sub-cgroups to run in; empty: the container's own.
-    pub cgroups: Vec<SubCgroup>,
+    /// Each is `[CONTROLLER[,CONTROLLER..]:]PATH`.
+    pub cgroups: Vec<String>,
     /// Run even in a paused container.
     pub ignore_paused: bool,
-}
-
-/// A sub-cgroup of the container's.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SubCgroup {
-    /// The cgroup v1 controllers that it is meant for; empty: all.
-    pub controllers: Vec<String>,
-    /// Its path below the container's.
-    pub path: PathBuf,
 }
 
 /// What `exec` runs.

@@ -3,13 +3,13 @@
 use std::path::PathBuf;
 
 use accord_outcome::{Failure, Result};
+use accord_runtime::Runtime;
 use accord_runtime::options::{self, Source};
 use clap::Parser;
 
 use super::Verb;
 use crate::cli::Context;
 use crate::machine::Machine;
-use crate::wire::{self, Runtime};
 
 /// Build a container from a bundle; "start" lets its program run
 #[derive(Debug, Parser)]
@@ -92,6 +92,6 @@ impl Verb for Args {
     fn run(self, context: &Context) -> Result<u8> {
         let runtime = Runtime::new(context.global(&self.common.machine))?;
         let options = self.common.options(self.id, Source::Bundle(self.bundle))?;
-        wire::create(&runtime, options).map(|()| 0)
+        accord_runtime::create(&runtime, &options).map(|()| 0)
     }
 }

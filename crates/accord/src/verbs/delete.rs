@@ -1,13 +1,12 @@
 //! `accord delete`.
 
 use accord_outcome::{Failure, Result};
-use accord_runtime::options;
+use accord_runtime::{Runtime, options};
 use clap::Parser;
 
 use super::Verb;
 use crate::cli::Context;
 use crate::machine::Machine;
-use crate::wire::{self, Runtime};
 
 /// Remove a stopped container and all that belongs to it
 #[derive(Debug, Parser)]
@@ -32,6 +31,7 @@ impl Verb for Args {
             return Err(Failure::plain("delete: --regex is not supported"));
         }
         let runtime = Runtime::new(context.global(&Machine::default()))?;
-        wire::delete(&runtime, options::Delete { id: self.id, force: self.force }).map(|()| 0)
+        accord_runtime::delete(&runtime, &options::Delete { id: self.id, force: self.force })
+            .map(|()| 0)
     }
 }

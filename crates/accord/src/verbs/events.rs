@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use accord_outcome::Result;
-use accord_runtime::options;
+use accord_runtime::{Runtime, options};
 use clap::Parser;
 
 use super::Verb;
@@ -11,7 +11,6 @@ use crate::cli::Context;
 use crate::machine::Machine;
 use crate::report::print;
 use crate::usage::Parsed;
-use crate::wire::{self, Runtime};
 
 /// Print a container's events and statistics, one JSON object a line
 #[derive(Debug, Parser)]
@@ -35,7 +34,7 @@ impl Verb for Args {
         let runtime = Runtime::new(context.global(&Machine::default()))?;
         let options = options::Events { id: self.id, stats: self.stats, interval: self.interval };
         let mut line = |event: &serde_json::Value| print(format_args!("{event}\n"));
-        wire::events(&runtime, options, &mut line).map(|()| 0)
+        accord_runtime::events(&runtime, &options, &mut line).map(|()| 0)
     }
 }
 

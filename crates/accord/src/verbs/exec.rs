@@ -3,14 +3,14 @@
 use std::path::PathBuf;
 
 use accord_outcome::{Failure, Result};
-use accord_runtime::options::{self, ExecProcess, ProcessChanges, SubCgroup, User};
+use accord_runtime::Runtime;
+use accord_runtime::options::{self, ExecProcess, ProcessChanges, User};
 use clap::Parser;
 
 use super::Verb;
 use crate::cli::Context;
 use crate::machine::Machine;
 use crate::usage::Parsed;
-use crate::wire::{self, Runtime};
 
 /// Run another program in a running container
 ///
@@ -91,7 +91,7 @@ pub(super) struct Args {
 
     /// Run in this sub-cgroup of the container's, which must exist
     #[arg(long, value_name = "[CONTROLLER,...:]PATH", value_parser = sub_cgroup)]
-    cgroup: Vec<SubCgroup>,
+    cgroup: Vec<String>,
 
     /// Run even in a paused container
     #[arg(long)]
@@ -139,7 +139,7 @@ impl Args {
 impl Verb for Args {
     fn run(self, context: &Context) -> Result<u8> {
         let runtime = Runtime::new(context.global(&Machine::default()))?;
-        let outcome = wire::exec(&runtime, self.options()?)?;
+        let outcome = accord_runtime::exec(&runtime, &self.options()?)?;
         Ok(outcome.map_or(0, |outcome| outcome.code()))
     }
 }
@@ -159,13 +159,9 @@ fn group(text: &str) -> Parsed<u32> {
     number.ok_or("must be a number, UID[:GID]")
 }
 
-fn sub_cgroup(text: &str) -> Parsed<SubCgroup> {
-    let (controllers, path) = text.rsplit_once(':').unwrap_or(("", text));
-    if path.is_empty() {
-        return Err("the path is missing");
-    }
-    let controllers = controllers.split(',').filter(|name| !name.is_empty());
-    Ok(SubCgroup { controllers: controllers.map(str::to_owned).collect(), path: path.into() })
+fn sub_cgroup(text: &str) -> Parsed<String> {
+    let (_, path) = text.split_once(':').unwrap_or(("", text));
+    if path.is_empty() { Err("the path is missing") } else { Ok(text.to_owned()) }
 }
 
 #[cfg(test)]
@@ -239,13 +235,7 @@ mod tests {
         assert_eq!(exec.console_socket.as_deref(), Some(Path::new("/c")));
         assert_eq!(exec.pidfd_socket.as_deref(), Some(Path::new("/f")));
         assert_eq!(exec.pid_file.as_deref(), Some(Path::new("/p")));
-        assert_eq!(
-            exec.cgroups,
-            [
-                SubCgroup { controllers: vec!["cpu".into(), "memory".into()], path: "a/b".into() },
-                SubCgroup { controllers: vec![], path: "/c".into() },
-            ]
-        );
+        assert_eq!(exec.cgroups, ["cpu,memory:a/b", "/c"]);
         let changes = changes(exec);
         assert_eq!(changes.cwd.as_deref(), Some("/w"));
         assert_eq!(changes.env, ["A=b", "C"]);

@@ -1,14 +1,13 @@
 //! `accord kill`.
 
 use accord_outcome::{Failure, Result};
-use accord_runtime::options;
+use accord_runtime::{Runtime, options};
 use clap::Parser;
 
 use super::Verb;
 use crate::cli::Context;
 use crate::machine::Machine;
 use crate::signal;
-use crate::wire::{self, Runtime};
 
 /// Send a signal to a container's init process
 #[derive(Debug, Parser)]
@@ -38,7 +37,7 @@ impl Verb for Args {
         }
         let runtime = Runtime::new(context.global(&Machine::default()))?;
         let options = options::Kill { id: self.id, signal: self.signal, all: self.all };
-        wire::kill(&runtime, options).map(|()| 0)
+        accord_runtime::kill(&runtime, &options).map(|()| 0)
     }
 }
 

@@ -2,13 +2,13 @@
 
 use accord_bundle::state::OciState;
 use accord_outcome::Result;
+use accord_runtime::Runtime;
 use clap::{Parser, ValueEnum};
 
 use super::Verb;
 use crate::cli::Context;
 use crate::machine::Machine;
 use crate::report::print;
-use crate::wire::{self, Runtime};
 
 /// List the containers
 #[derive(Debug, Parser)]
@@ -35,7 +35,7 @@ pub(super) enum Format {
 impl Verb for Args {
     fn run(self, context: &Context) -> Result<u8> {
         let runtime = Runtime::new(context.global(&Machine::default()))?;
-        let list = wire::list(&runtime)?;
+        let list = accord_runtime::list(&runtime)?;
         let text = match (self.quiet, self.format) {
             (true, _) => list.iter().map(|state| format!("{}\n", state.id)).collect(),
             (false, Format::Json) => format!("{}\n", json(&list)),

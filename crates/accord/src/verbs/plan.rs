@@ -3,13 +3,13 @@
 use std::path::PathBuf;
 
 use accord_outcome::Result;
+use accord_runtime::Runtime;
 use clap::{Parser, ValueEnum};
 
 use super::Verb;
 use crate::cli::Context;
 use crate::machine::Machine;
 use crate::report::print;
-use crate::wire::{self, Runtime};
 
 /// Show step by step how a bundle's container would be built
 #[derive(Debug, Parser)]
@@ -36,7 +36,11 @@ enum Format {
 impl Verb for Args {
     fn run(self, context: &Context) -> Result<u8> {
         let runtime = Runtime::new(context.global(&self.machine))?;
-        let plan = wire::plan(&runtime, &self.bundle, self.format == Format::Json)?;
+        let format = match self.format {
+            Format::Text => accord_runtime::plan::Format::Text,
+            Format::Json => accord_runtime::plan::Format::Json,
+        };
+        let plan = accord_runtime::plan(&runtime, &self.bundle, format)?;
         print(plan).map(|()| 0)
     }
 }

@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::process::{Command, Stdio};
 
 use accord_outcome::{Failure, Result};
+use accord_runtime::Runtime;
 use clap::Parser;
 
 use super::Verb;
@@ -11,7 +12,6 @@ use super::list::Format;
 use crate::cli::Context;
 use crate::machine::Machine;
 use crate::report::print;
-use crate::wire::{self, Runtime};
 
 /// Show the processes of a container
 #[derive(Debug, Parser)]
@@ -31,7 +31,7 @@ impl Verb for Args {
         let runtime = Runtime::new(context.global(&Machine::default()))?;
         let mut words = self.words.into_iter();
         let id = words.next().unwrap_or_default();
-        let pids = wire::ps(&runtime, &id)?;
+        let pids = accord_runtime::ps(&runtime, &id)?;
         let text = match self.format {
             Format::Json => format!("{}\n", serde_json::Value::from(pids)),
             Format::Table => table(&pids, &words.collect::<Vec<_>>())?,

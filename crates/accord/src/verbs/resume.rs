@@ -1,12 +1,12 @@
 //! `accord resume`.
 
 use accord_outcome::Result;
+use accord_runtime::Runtime;
 use clap::Parser;
 
 use super::Verb;
 use crate::cli::Context;
 use crate::machine::Machine;
-use crate::wire::{self, Runtime};
 
 /// Let a paused container run again
 #[derive(Debug, Parser)]
@@ -20,6 +20,6 @@ pub(super) struct Args {
 impl Verb for Args {
     fn run(self, context: &Context) -> Result<u8> {
         let runtime = Runtime::new(context.global(&Machine::default()))?;
-        wire::resume(&runtime, &self.id).map(|()| 0)
+        accord_runtime::resume(&runtime, &self.id).map(|()| 0)
     }
 }

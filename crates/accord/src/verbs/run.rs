@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::SystemTime;
 
 use accord_outcome::Result;
+use accord_runtime::Runtime;
 use accord_runtime::options::{self, Source, User};
 use clap::{ArgGroup, Parser};
 
@@ -13,7 +14,6 @@ use super::exec::user;
 use crate::cli::Context;
 use crate::rootfs::{BindMount, Rootfs, bind_mount};
 use crate::usage::Parsed;
-use crate::wire::{self, Runtime};
 
 /// Create a container, run its program to its end and delete it
 ///
@@ -128,7 +128,7 @@ impl Args {
 impl Verb for Args {
     fn run(self, context: &Context) -> Result<u8> {
         let runtime = Runtime::new(context.global(&self.common.machine))?;
-        let outcome = wire::run(&runtime, self.options()?)?;
+        let outcome = accord_runtime::run(&runtime, &self.options()?)?;
         Ok(outcome.map_or(0, |outcome| outcome.code()))
     }
 }

@@ -1,13 +1,13 @@
 //! `accord state`.
 
 use accord_outcome::Result;
+use accord_runtime::Runtime;
 use clap::Parser;
 
 use super::Verb;
 use crate::cli::Context;
 use crate::machine::Machine;
 use crate::report::print_json;
-use crate::wire::{self, Runtime};
 
 /// Print a container's state as JSON
 #[derive(Debug, Parser)]
@@ -21,6 +21,6 @@ pub(super) struct Args {
 impl Verb for Args {
     fn run(self, context: &Context) -> Result<u8> {
         let runtime = Runtime::new(context.global(&Machine::default()))?;
-        print_json(&wire::state(&runtime, &self.id)?).map(|()| 0)
+        print_json(&accord_runtime::state(&runtime, &self.id)?).map(|()| 0)
     }
 }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use accord_bundle::read_resources;
 use accord_outcome::Result;
-use accord_runtime::options;
+use accord_runtime::{Runtime, options};
 use clap::Parser;
 use oci_spec::runtime::{LinuxBlockIo, LinuxCpu, LinuxMemory, LinuxPids, LinuxResources};
 
@@ -12,7 +12,6 @@ use super::Verb;
 use crate::cli::Context;
 use crate::machine::Machine;
 use crate::size;
-use crate::wire::{self, Runtime};
 
 /// Change a container's limits; what is not named stays
 #[derive(Debug, Parser)]
@@ -159,7 +158,7 @@ fn unless_default<T: Default + PartialEq>(value: T) -> Option<T> {
 impl Verb for Args {
     fn run(self, context: &Context) -> Result<u8> {
         let runtime = Runtime::new(context.global(&Machine::default()))?;
-        wire::update(&runtime, self.options()?).map(|()| 0)
+        accord_runtime::update(&runtime, &self.options()?).map(|()| 0)
     }
 }
 
