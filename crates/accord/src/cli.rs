@@ -219,9 +219,10 @@ pub(crate) fn full_command() -> clap::Command {
 /// What go-runc and people read: one fact a line.
 fn version() -> String {
     format!(
-        "accord version {}\ncommit: {}\nspec: {SPEC_VERSION}\n",
+        "accord version {}\ncommit: {}\nspec: {SPEC_VERSION}\nlibseccomp: {}\n",
         env!("CARGO_PKG_VERSION"),
         env!("ACCORD_COMMIT"),
+        accord_runtime::seccomp_version(),
     )
 }
 

@@ -153,6 +153,8 @@ fn the_version_is_a_fact_a_line() {
         assert_eq!(lines[0], concat!("accord version ", env!("CARGO_PKG_VERSION")));
         assert!(lines[1].starts_with("commit: ") && lines[1].len() > "commit: ".len());
         assert_eq!(lines[2], "spec: 1.3.0");
+        assert!(lines[3].starts_with("libseccomp: 2."), "{}", lines[3]);
+        assert_eq!(lines.len(), 4);
     }
 }
 
@@ -182,6 +184,11 @@ fn features_is_json_on_stdout_alone() {
     let features: Value = serde_json::from_str(&stdout).unwrap();
     assert_eq!(features["ociVersionMax"], "1.3.0");
     assert!(features["mountOptions"].as_array().unwrap().contains(&"rro".into()));
+    let seccomp = &features["linux"]["seccomp"];
+    assert!(seccomp["archs"].as_array().unwrap().contains(&"SCMP_ARCH_X86_64".into()));
+    assert!(
+        seccomp["supportedFlags"].as_array().unwrap().contains(&"SECCOMP_FILTER_FLAG_LOG".into())
+    );
 }
 
 #[test]

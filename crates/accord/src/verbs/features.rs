@@ -1,7 +1,7 @@
 //! `accord features`.
 
-use accord_bundle::features::{Implemented, features};
 use accord_outcome::Result;
+use accord_runtime::features;
 use clap::Parser;
 
 use super::Verb;
@@ -20,6 +20,6 @@ impl Verb for Args {
             ("accord.commit", env!("ACCORD_COMMIT")),
             ("accord.checkpoint.enabled", "false"),
         ];
-        print_json(&features(Implemented::default(), &annotations)).map(|()| 0)
+        print_json(&features(&annotations)).map(|()| 0)
     }
 }
