@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::layout::own_dirs;
 use crate::name::Name;
 use crate::resources::{Step, Version, settings};
+use crate::systemd::Unit;
 use crate::{Layout, Mode};
 
 /// Who makes cgroups.
@@ -55,6 +56,9 @@ pub struct Cgroup {
     /// Why the container has no cgroup of its own, where it has none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     absent: Option<String>,
+    /// The scope that the systemd manager makes it as.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) unit: Option<Unit>,
     #[serde(default)]
     pub(crate) rootless: bool,
 }
@@ -77,12 +81,25 @@ impl Cgroup {
             _ if layout.mode() == Mode::Absent => Some("no cgroup filesystem is mounted"),
             _ => None,
         };
-        let mut cgroup =
-            Self { driver, v1: Vec::new(), v2: None, absent: absent.map(str::to_owned), rootless };
+        let mut cgroup = Self {
+            driver,
+            v1: Vec::new(),
+            v2: None,
+            absent: absent.map(str::to_owned),
+            unit: None,
+            rootless,
+        };
         if cgroup.absent.is_some() {
             return Ok(cgroup);
         }
-        cgroup.place(layout, &Name::new(cgroups_path, id, rootless)?)?;
+        let name = match driver {
+            Driver::Systemd => {
+                let unit = Unit::new(cgroups_path, id, rootless)?;
+                Name::Absolute(cgroup.unit.insert(unit).cgroup()?)
+            }
+            Driver::Cgroupfs | Driver::Disabled => Name::new(cgroups_path, id, rootless)?,
+        };
+        cgroup.place(layout, &name)?;
         if rootless {
             cgroup.v1.retain(|hierarchy| is_delegated(&hierarchy.dir));
             cgroup.v2 = cgroup.v2.filter(|unified| is_delegated(&unified.dir));
@@ -124,6 +141,11 @@ impl Cgroup {
         self.absent.as_deref()
     }
 
+    /// The name of the scope, where the manager is systemd.
+    pub fn scope(&self) -> Option<&str> {
+        self.unit.as_ref().map(|unit| unit.scope.as_str())
+    }
+
     /// The directories: of the v1 hierarchies first, then of the v2 hierarchy.
     pub fn dirs(&self) -> impl Iterator<Item = &Path> {
         let v1 = self.v1.iter().map(|hierarchy| hierarchy.dir.as_path());
@@ -162,7 +184,15 @@ impl Cgroup {
 
     /// Changes limits: `update`.
     pub fn apply(&self, resources: &LinuxResources) -> Result<()> {
-        self.execute(&self.steps(resources)?, &[])
+        let steps = self.steps(resources)?;
+        if self.unit.is_some() {
+            // systemd does not know of this check, and lowers the limit at once.
+            let is_check = |step: &&Step| matches!(step, Step::MemoryInUse { .. });
+            let checks: Vec<Step> = steps.iter().filter(is_check).cloned().collect();
+            self.execute(&checks, &[])?;
+            self.tell_systemd(&steps)?;
+        }
+        self.execute(&steps, &[])
     }
 }
 

@@ -7,7 +7,7 @@ use oci_spec::runtime::LinuxResources;
 use rustix::fs::Mode;
 use rustix::io::Errno;
 
-use crate::cgroup::{Cgroup, path_bytes};
+use crate::cgroup::{Cgroup, Hierarchy, path_bytes};
 use crate::file;
 use crate::resources::Step;
 
@@ -17,25 +17,30 @@ impl Cgroup {
     /// On failure, what it made is removed.
     ///
     /// A cgroup that holds processes or is frozen is refused: it is not ours.
+    /// The systemd manager only looks whether all that can be: see [`Cgroup::start`].
     pub fn create(&self, resources: Option<&LinuxResources>) -> Result<()> {
         // What cannot be is refused before the first side effect.
         let steps = resources.map(|resources| self.steps(resources)).transpose()?;
         let steps = steps.unwrap_or_default();
+        if self.unit.is_some() {
+            return Ok(());
+        }
 
         let mut made = Made::default();
         for hierarchy in &self.v1 {
-            let is_new = made.dir(&hierarchy.mount, &hierarchy.dir)?;
-            if is_new && hierarchy.controllers.iter().any(|controller| controller == "cpuset") {
-                fill_cpuset(&hierarchy.mount, &hierarchy.dir)?;
+            if !made.v1(hierarchy)? {
+                check_unused(&hierarchy.dir)?;
             }
         }
         let mut hindrances = Vec::new();
         if let Some(unified) = &self.v2 {
             if let Some(parent) = unified.dir.parent() {
-                made.ancestor(&unified.mount, parent)?;
+                made.dir(&unified.mount, parent)?;
                 hindrances = self.enable_controllers(&unified.mount, parent, &steps)?;
             }
-            made.dir(&unified.mount, &unified.dir)?;
+            if !made.dir(&unified.mount, &unified.dir)? {
+                check_unused(&unified.dir)?;
+            }
         }
         self.execute(&steps, &hindrances)?;
         made.keep();
@@ -43,21 +48,21 @@ impl Cgroup {
     }
 
     /// Makes controllers available in the children of `parent`: in a unified
-    /// layout all, for limits to come and for statistics, in a hybrid one
-    /// only those that the steps need.
+    /// layout all, for limits to come and for statistics; in a hybrid one, and
+    /// in what is systemd's, only those that the steps need.
     ///
     /// Returns which could not be, and why: a failure only for who needs it.
-    fn enable_controllers(
+    pub(crate) fn enable_controllers(
         &self,
         mount: &Path,
         parent: &Path,
         steps: &[Step],
     ) -> Result<Vec<(String, Failure)>> {
-        let is_wanted =
-            |name: &str| self.v1.is_empty() || steps.iter().any(|step| step.needs(name));
-        if !self.v1.is_empty() && !steps.iter().any(|step| self.is_on_v2(step)) {
+        let all = self.v1.is_empty() && self.unit.is_none();
+        if !all && !steps.iter().any(|step| self.is_on_v2(step)) {
             return Ok(Vec::new());
         }
+        let is_wanted = |name: &str| all || steps.iter().any(|step| step.needs(name));
         let available = file::read(&mount.join("cgroup.controllers"))?;
         let wanted: Vec<&str> =
             available.split_ascii_whitespace().filter(|name| is_wanted(name)).collect();
@@ -97,37 +102,20 @@ impl Cgroup {
 
 /// Directories made so far; removed in reverse unless kept.
 #[derive(Default)]
-struct Made(Vec<PathBuf>);
+pub(crate) struct Made(Vec<PathBuf>);
 
 impl Made {
-    /// Makes a container's own directory and those above it. Whether it is new.
+    /// Makes a v1 cgroup, ready to take a process. Whether it is new.
+    pub(crate) fn v1(&mut self, hierarchy: &Hierarchy) -> Result<bool> {
+        let is_new = self.dir(&hierarchy.mount, &hierarchy.dir)?;
+        if is_new && hierarchy.controllers.iter().any(|controller| controller == "cpuset") {
+            fill_cpuset(&hierarchy.mount, &hierarchy.dir)?;
+        }
+        Ok(is_new)
+    }
+
+    /// Makes a directory and those above it. Whether it is new.
     fn dir(&mut self, mount: &Path, dir: &Path) -> Result<bool> {
-        if self.make(mount, dir)? {
-            return Ok(true);
-        }
-        // It exists already. To take over an empty one is usual, to share one
-        // is to kill its processes with the container.
-        let processes = file::read(&dir.join("cgroup.procs"))?;
-        let refuse = |why| Err(Failure::text("create cgroup", path_bytes(dir), why));
-        if !processes.is_empty() {
-            return refuse("exists and holds processes");
-        }
-        let v1_state = file::read_if_present(&dir.join("freezer.state"))?;
-        let v2_state = file::read_if_present(&dir.join("cgroup.freeze"))?;
-        let is_thawed = |state: &String| matches!(state.trim(), "THAWED" | "0");
-        if !v1_state.iter().chain(&v2_state).all(is_thawed) {
-            return refuse("exists and is frozen");
-        }
-        Ok(false)
-    }
-
-    /// Makes a directory that others may use as well.
-    fn ancestor(&mut self, mount: &Path, dir: &Path) -> Result<()> {
-        self.make(mount, dir).map(drop)
-    }
-
-    /// Whether the directory is new.
-    fn make(&mut self, mount: &Path, dir: &Path) -> Result<bool> {
         // Another container's failed `create` may remove a common parent
         // between our making of it and of its child.
         for _ in 0..16 {
@@ -139,7 +127,7 @@ impl Made {
                 Err(Errno::EXIST) => return Ok(false),
                 Err(Errno::NOENT) => match dir.parent() {
                     Some(parent) if parent.starts_with(mount) && parent != mount => {
-                        self.make(mount, parent)?;
+                        self.dir(mount, parent)?;
                     }
                     _ => break,
                 },
@@ -149,7 +137,7 @@ impl Made {
         Err(file::failure("create cgroup", dir, Errno::NOENT))
     }
 
-    fn keep(mut self) {
+    pub(crate) fn keep(mut self) {
         self.0.clear();
     }
 }
@@ -160,6 +148,22 @@ impl Drop for Made {
             // What cannot be removed is in use by others by now.
             rustix::fs::rmdir(dir).ok();
         }
+    }
+}
+
+/// What exists already may be taken over if it is empty, which is usual; to
+/// share it is to kill its processes with the container.
+fn check_unused(dir: &Path) -> Result<()> {
+    let refuse = |why| Err(Failure::text("create cgroup", path_bytes(dir), why));
+    if !file::read(&dir.join("cgroup.procs"))?.is_empty() {
+        return refuse("exists and holds processes");
+    }
+    let v1_state = file::read_if_present(&dir.join("freezer.state"))?;
+    let v2_state = file::read_if_present(&dir.join("cgroup.freeze"))?;
+    let is_thawed = |state: &String| matches!(state.trim(), "THAWED" | "0");
+    match v1_state.iter().chain(&v2_state).all(is_thawed) {
+        true => Ok(()),
+        false => refuse("exists and is frozen"),
     }
 }
 

@@ -9,7 +9,7 @@ use rustix::io::Errno;
 
 use crate::cgroup::{Cgroup, Driver, path_bytes};
 use crate::file;
-use crate::layout::{own_dirs, v2_membership};
+use crate::layout::{membership, own_dirs};
 
 impl Cgroup {
     /// The directory for `CLONE_INTO_CGROUP`, where there is a v2 hierarchy: the
@@ -42,10 +42,14 @@ impl Cgroup {
         self.driver == Driver::Cgroupfs
     }
 
-    /// Moves a process into the cgroup.
+    /// Moves a process into the cgroup, which exists.
     pub fn attach(&self, pid: i32) -> Result<()> {
-        let pid = pid.to_string();
-        self.dirs().try_for_each(|dir| file::write(&dir.join("cgroup.procs"), &pid))
+        let text = pid.to_string();
+        let moved = self.dirs().try_for_each(|dir| file::write(&dir.join("cgroup.procs"), &text));
+        match (moved, &self.unit) {
+            (Err(failure), Some(unit)) => self.attach_by_systemd(unit, pid, failure),
+            (moved, _) => moved,
+        }
     }
 
     /// The part of this cgroup at `path` in the hierarchies of these v1
@@ -82,8 +86,8 @@ impl Cgroup {
     pub fn of_init(&self, pid: i32) -> Result<Self> {
         let mut cgroup = self.clone();
         if let Some(unified) = &mut cgroup.v2 {
-            let membership = file::read(Path::new(&format!("/proc/{pid}/cgroup")))?;
-            let dirs = own_dirs(&[(&unified.mount, v2_membership(&membership))])?;
+            let text = file::read(Path::new(&format!("/proc/{pid}/cgroup")))?;
+            let dirs = own_dirs(&[(&unified.mount, membership(&text, "").unwrap_or("/"))])?;
             let below = dirs.into_iter().find(|dir| dir.starts_with(&unified.dir));
             unified.dir = below.unwrap_or_else(|| unified.dir.clone());
         }

@@ -82,7 +82,7 @@ impl Layout {
     }
 
     fn unified(membership: &str) -> Self {
-        let own = v2_membership(membership).to_owned();
+        let own = self::membership(membership, "").unwrap_or("/").to_owned();
         Self { v1: Vec::new(), v2: Some(V2 { mount: CONVENTIONAL.into(), own }) }
     }
 
@@ -160,10 +160,11 @@ impl Membership<'_> {
     }
 }
 
-/// The v2 cgroup in a `/proc/PID/cgroup`.
-pub(crate) fn v2_membership(text: &str) -> &str {
-    let mut v2 = memberships(text).filter(|entry| entry.controllers.is_empty());
-    v2.next().map_or("/", |entry| entry.path)
+/// The cgroup that a `/proc/PID/cgroup` gives for a v1 controller, or for v2 (``).
+pub(crate) fn membership<'a>(text: &'a str, controller: &str) -> Option<&'a str> {
+    let mut entries = memberships(text);
+    let entry = entries.find(|entry| entry.controllers.split(',').any(|name| name == controller));
+    entry.map(|entry| entry.path)
 }
 
 fn memberships(text: &str) -> impl Iterator<Item = Membership<'_>> {

@@ -12,12 +12,15 @@
 //!
 //! `..` never climbs above the start, and the root itself is refused.
 //!
+//! With the systemd manager: `SLICE:PREFIX:NAME`; absent `:accord:ID`.
+//!
 //! # How a process gets in
 //!
 //! On v2 by `CLONE_INTO_CGROUP` with [`Cgroup::open_for_clone`]; on v1 by
 //! writing `0` itself to the files of [`Cgroup::entries`]; on hybrid by
 //! both. [`Cgroup::attach`] serves whatever cannot do that, and costs a lock on
-//! the whole system.
+//! the whole system. With the systemd manager the first process is put in by
+//! [`Cgroup::start`], any other by [`Cgroup::attach`].
 #![forbid(unsafe_code)]
 
 mod apply;
@@ -34,6 +37,7 @@ mod processes;
 mod remove;
 pub mod resources;
 pub mod stats;
+mod systemd;
 mod view;
 
 pub use cgroup::{Cgroup, Driver};

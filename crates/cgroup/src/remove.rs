@@ -15,9 +15,13 @@ impl Cgroup {
     /// those that are about to end.
     pub fn remove(&self) -> Result<()> {
         let deadline = Instant::now() + Duration::from_secs(2);
+        // Without processes systemd ends it by itself, a little later. To ask for
+        // that is to know when its name is free.
+        let stopped = if self.dirs().any(Path::exists) { self.stop_scope() } else { Ok(()) };
         // Each is tried: one hierarchy's failure leaves no directory in another.
         let results: Vec<_> = self.dirs().map(|dir| remove_tree(dir, deadline)).collect();
-        results.into_iter().collect()
+        results.into_iter().collect::<Result<()>>()?;
+        stopped
     }
 }
 

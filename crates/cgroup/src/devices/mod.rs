@@ -10,6 +10,7 @@ mod exceptions;
 mod program;
 
 use std::fmt::{Display, Formatter, Write as _};
+use std::path::Path;
 
 use accord_outcome::{Failure, Result};
 use accord_sys::bpf;
@@ -170,6 +171,14 @@ impl Cgroup {
     /// cgroup nothing happens: the kernel lets such a caller use no device
     /// beyond its own rights, and take no device filter.
     pub fn set_devices(&self, rules: &[Rule]) -> Result<()> {
+        // Of a scope that is still to be started, `start` sets them.
+        if self.unit.is_some() && !self.dirs().all(Path::is_dir) {
+            return Ok(());
+        }
+        self.write_devices(rules)
+    }
+
+    pub(crate) fn write_devices(&self, rules: &[Rule]) -> Result<()> {
         if self.rootless || self.absent().is_some() {
             return Ok(());
         }
