@@ -1,0 +1,23 @@
+# The two commands are `make run` and `make test`; both do all their own set-up.
+.PHONY: build run test lint conform help clean
+
+help: ## this list
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^[^:]*Makefile://; s/:.*##/\t/'
+
+build: ## the static release binary at bin/accord
+	@tools/setup build
+	cargo build --release --locked -p accord
+	@mkdir -p bin
+	@cp -f target/x86_64-unknown-linux-gnu/release/accord bin/.accord.new && mv -f bin/.accord.new bin/accord
+
+run: build ## show the main job: the exit statuses of a container
+	@tools/setup run
+	@tools/demo
+
+test: ## every test, lint included
+	@tools/setup test
+	@tools/test
+
+lint: ## formatting, clippy, shell scripts
+	@tools/setup build
+	@tools/lint
