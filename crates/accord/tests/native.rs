@@ -1,0 +1,417 @@
+//! Native containers, by the command that engines call. Needs root.
+
+use std::fs;
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+/// A bundle of busybox, a state directory and a cgroup of its own; all gone at the end.
+struct Host {
+    dir: TempDir,
+    cgroup: String,
+}
+
+impl Host {
+    /// `None`, said so, where containers cannot be made.
+    fn new(test: &str) -> Option<Self> {
+        if !rustix::process::geteuid().is_root() {
+            eprintln!("SKIPPED {test}: not root");
+            return None;
+        }
+        if !Path::new("/bin/busybox").exists() {
+            eprintln!("SKIPPED {test}: /bin/busybox is missing");
+            return None;
+        }
+        let dir = TempDir::new().unwrap();
+        let bin = dir.path().join("rootfs/bin");
+        fs::create_dir_all(&bin).unwrap();
+        fs::copy("/bin/busybox", bin.join("busybox")).unwrap();
+        for applet in ["sh", "true", "sleep", "cat", "id", "kill", "dd", "pwd"] {
+            std::os::unix::fs::symlink("busybox", bin.join(applet)).unwrap();
+        }
+        let cgroup = format!("accord-test-{}-{test}", std::process::id());
+        Some(Self { dir, cgroup })
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// Writes the config.json of `spec`, changed by `change`.
+    fn bundle(&self, id: &str, args: &[&str], change: impl FnOnce(&mut Value)) -> PathBuf {
+        let mut config = serde_json::to_value(
+            accord_bundle::default_spec(accord_bundle::SpecFor::default()).unwrap(),
+        )
+        .unwrap();
+        config["process"]["terminal"] = json!(false);
+        config["process"]["args"] = json!(args);
+        config["root"] = json!({"path": self.path("rootfs"), "readonly": false});
+        config["linux"]["cgroupsPath"] = json!(format!("/{}/{id}", self.cgroup));
+        change(&mut config);
+        let bundle = self.path(&format!("bundle-{id}"));
+        fs::create_dir_all(&bundle).unwrap();
+        fs::write(bundle.join("config.json"), config.to_string()).unwrap();
+        bundle
+    }
+
+    fn accord(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_accord"));
+        command.arg("--root").arg(self.path("state")).args(args).stdin(Stdio::null());
+        command
+    }
+
+    fn ok(&self, args: &[&str]) -> String {
+        // A container that is left behind must not hold the pipes: output goes to files.
+        let out = fs::File::create(self.path("out")).unwrap();
+        let err = fs::File::create(self.path("err")).unwrap();
+        let status = self.accord(args).stdout(out).stderr(err).status().unwrap();
+        let stderr = fs::read_to_string(self.path("err")).unwrap();
+        assert!(status.success(), "{args:?}: {status}: {stderr}");
+        fs::read_to_string(self.path("out")).unwrap()
+    }
+
+    /// Exit code and the one line on stderr.
+    fn fails(&self, args: &[&str]) -> (i32, String) {
+        let output: Output = self.accord(args).output().unwrap();
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(stderr.lines().count(), 1, "{args:?}: {stderr}");
+        let line = stderr.trim_end().strip_prefix("accord: ").unwrap().to_owned();
+        (output.status.code().unwrap(), line)
+    }
+
+    fn run(&self, id: &str, args: &[&str]) -> Output {
+        let bundle = self.bundle(id, args, |_| ());
+        self.accord(&["run", "--bundle", bundle.to_str().unwrap(), id]).output().unwrap()
+    }
+
+    fn status(&self, id: &str) -> String {
+        let state: Value = serde_json::from_str(&self.ok(&["state", id])).unwrap();
+        state["status"].as_str().unwrap().to_owned()
+    }
+
+    fn await_status(&self, id: &str, status: &str) {
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while self.status(id) != status {
+            assert!(Instant::now() < deadline, "{id} does not become {status}");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    fn cgroups(&self) -> Vec<PathBuf> {
+        let hierarchies = fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten();
+        let mut places: Vec<PathBuf> = hierarchies.map(|entry| entry.path()).collect();
+        places.push("/sys/fs/cgroup".into());
+        places
+            .into_iter()
+            .map(|place| place.join(&self.cgroup))
+            .filter(|dir| dir.exists())
+            .collect()
+    }
+
+    /// Nothing of any container is left: no state, no cgroup, no mount.
+    fn assert_clean(&self) {
+        let names = |dir: &Path| -> Vec<String> {
+            let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+            let names = entries.filter(|entry| entry.path().is_dir());
+            names.map(|entry| entry.file_name().into_string().unwrap()).collect()
+        };
+        let mut states = names(&self.path("state"));
+        states.retain(|name| !name.starts_with('.'));
+        assert_eq!(states, [""; 0], "states");
+        for cgroup in self.cgroups() {
+            assert_eq!(names(&cgroup), [""; 0], "cgroups in {}", cgroup.display());
+        }
+        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+        let own = self.dir.path().to_str().unwrap();
+        assert!(!mounts.contains(own), "a mount below {own}");
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        for cgroup in self.cgroups() {
+            fs::remove_dir(cgroup).ok();
+        }
+    }
+}
+
+#[test]
+fn the_status_is_the_programs() {
+    let Some(host) = Host::new("status") else { return };
+    for code in [0, 1, 42, 126, 127, 128, 137, 255] {
+        let output = host.run("c", &["/bin/sh", "-c", &format!("exit {code}")]);
+        assert_eq!(output.status.code(), Some(code), "{output:?}");
+        assert!(output.stderr.is_empty(), "{output:?}");
+    }
+    host.assert_clean();
+}
+
+#[test]
+fn a_program_that_cannot_run_is_found_out_at_create() {
+    let Some(host) = Host::new("program") else { return };
+    let rootfs = host.path("rootfs");
+    fs::write(rootfs.join("plain"), "no program").unwrap();
+    fs::write(rootfs.join("script"), "#!/no/such/interpreter\n").unwrap();
+    fs::write(rootfs.join("text"), "echo\n").unwrap();
+    for name in ["script", "text"] {
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+        fs::set_permissions(rootfs.join(name), mode).unwrap();
+    }
+    std::os::unix::fs::symlink("loop", rootfs.join("loop")).unwrap();
+    let cases = [
+        (
+            "nope",
+            127,
+            r#"exec: "nope": executable file not found in $PATH: no such file or directory"#,
+        ),
+        ("/nope", 127, r#"exec: "/nope": executable file not found: no such file or directory"#),
+        (
+            "/script",
+            127,
+            r#"exec: "/script": interpreter "/no/such/interpreter" not found: no such file or directory"#,
+        ),
+        ("/bin", 126, r#"exec: "/bin": is a directory: permission denied"#),
+        ("/plain", 126, r#"exec: "/plain": permission denied"#),
+        ("/text", 126, r#"exec: "/text": exec format error: permission denied"#),
+        ("/loop", 126, r#"exec: "/loop": too many levels of symbolic links: permission denied"#),
+        ("/plain/x", 126, r#"exec: "/plain/x": not a directory: permission denied"#),
+    ];
+    for (program, code, text) in cases {
+        let bundle = host.bundle("c", &[program], |_| ());
+        let pid_file = host.path("pid");
+        for verb in ["create", "run"] {
+            let bundle = bundle.to_str().unwrap();
+            let args = [verb, "--bundle", bundle, "--pid-file", pid_file.to_str().unwrap(), "c"];
+            assert_eq!(host.fails(&args), (code, text.to_owned()), "{verb} {program}");
+            assert!(!pid_file.exists());
+        }
+    }
+    host.assert_clean();
+}
+
+#[test]
+fn one_record_in_the_log_and_one_line_on_stderr() {
+    let Some(host) = Host::new("log") else { return };
+    let bundle = host.bundle("c", &["nope"], |_| ());
+    let log = host.path("log.json");
+    let output = host
+        .accord(&["--log", log.to_str().unwrap(), "--log-format", "json"])
+        .args(["create", "--bundle", bundle.to_str().unwrap(), "c"])
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(127));
+    // podman reads the whole file as one object.
+    let record: Value = serde_json::from_slice(&fs::read(&log).unwrap()).unwrap();
+    assert_eq!(record["level"], "error");
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(stderr, format!("accord: {}\n", record["msg"].as_str().unwrap()));
+}
+
+#[test]
+fn a_life_in_steps() {
+    let Some(host) = Host::new("life") else { return };
+    let bundle = host.bundle("c", &["/bin/sleep", "1000"], |_| ());
+    let pid_file = host.path("pid");
+    let bundle = bundle.to_str().unwrap();
+    host.ok(&["create", "--bundle", bundle, "--pid-file", pid_file.to_str().unwrap(), "c"]);
+    assert_eq!(host.status("c"), "created");
+    let pid = fs::read_to_string(&pid_file).unwrap();
+    assert!(Path::new("/proc").join(&pid).exists());
+    let taken = r#"container with given ID already exists: "c""#;
+    assert_eq!(host.fails(&["create", "--bundle", bundle, "c"]), (1, taken.into()));
+    host.ok(&["start", "c"]);
+    assert_eq!(host.status("c"), "running");
+    let again = "cannot start an already running container";
+    assert_eq!(host.fails(&["start", "c"]), (1, again.into()));
+    let (code, text) = host.fails(&["delete", "c"]);
+    assert_eq!((code, text.contains("is not stopped: running")), (1, true), "{text}");
+
+    let exec = |args: &[&str]| {
+        let output = host.accord(&["exec", "c"]).args(args).output().unwrap();
+        (output.status.code(), String::from_utf8(output.stdout).unwrap())
+    };
+    assert_eq!(exec(&["/bin/sh", "-c", "echo $$-$0; exit 3", "x"]).0, Some(3));
+    assert_eq!(exec(&["/bin/sh", "-c", "kill -TERM $$"]).0, Some(143));
+    assert_eq!(exec(&["nope"]).0, Some(127));
+    assert_eq!(exec(&["/bin"]).0, Some(126));
+
+    host.ok(&["pause", "c"]);
+    assert_eq!(host.status("c"), "paused");
+    let paused = r#"cannot exec in a paused container "c""#;
+    assert_eq!(host.fails(&["exec", "c", "true"]), (255, paused.into()));
+    host.ok(&["resume", "c"]);
+    let pids: Vec<i32> = serde_json::from_str(&host.ok(&["ps", "--format", "json", "c"])).unwrap();
+    assert_eq!(pids, [pid.parse::<i32>().unwrap()]);
+    host.ok(&["kill", "c", "KILL"]);
+    host.await_status("c", "stopped");
+    assert_eq!(host.fails(&["kill", "c", "TERM"]), (1, "container not running".into()));
+    let stopped = "cannot start a container that has stopped";
+    assert_eq!(host.fails(&["start", "c"]), (1, stopped.into()));
+    let stopped = r#"cannot exec in a stopped container "c""#;
+    assert_eq!(host.fails(&["exec", "c", "true"]), (255, stopped.into()));
+    host.ok(&["delete", "c"]);
+    assert_eq!(host.fails(&["state", "c"]), (1, r#"container "c" does not exist"#.into()));
+    host.ok(&["delete", "--force", "c"]);
+    host.assert_clean();
+}
+
+#[test]
+fn what_the_engine_waits_on_has_the_status() {
+    let Some(host) = Host::new("wait") else { return };
+    // The container's process is our grandchild: as subreaper we wait as conmon does.
+    rustix::process::set_child_subreaper(Some(rustix::process::getpid())).unwrap();
+    for (script, code, signal) in [("exit 7", Some(7), None), ("sleep 1000", None, Some(9))] {
+        let bundle = host.bundle("w", &["/bin/sh", "-c", script], |_| ());
+        let pid_file = host.path("wait-pid");
+        let bundle = bundle.to_str().unwrap();
+        host.ok(&["create", "--bundle", bundle, "--pid-file", pid_file.to_str().unwrap(), "w"]);
+        let pid: i32 = fs::read_to_string(&pid_file).unwrap().parse().unwrap();
+        host.ok(&["start", "w"]);
+        if signal.is_some() {
+            host.ok(&["kill", "w", "9"]);
+        }
+        let pid = rustix::process::Pid::from_raw(pid);
+        let (_, status) =
+            rustix::process::waitpid(pid, rustix::process::WaitOptions::empty()).unwrap().unwrap();
+        assert_eq!((status.exit_status(), status.terminating_signal()), (code, signal), "{script}");
+        host.ok(&["delete", "w"]);
+    }
+    host.assert_clean();
+}
+
+#[test]
+fn a_container_that_cannot_be_built_leaves_nothing() {
+    let Some(host) = Host::new("broken") else { return };
+    let mount = |source: &str, target: &str, options: &[&str]| json!({"destination": target, "type": "bind", "source": source, "options": options});
+    let cases: [(&str, Box<dyn Fn(&mut Value)>, &str); 5] = [
+        (
+            "source",
+            Box::new(move |config| {
+                config["mounts"].as_array_mut().unwrap().push(mount(
+                    "/no/such",
+                    "/data",
+                    &["bind"],
+                ));
+            }),
+            r#"mount "/no/such" on "/data": ENOENT"#,
+        ),
+        (
+            "words",
+            Box::new(move |config| {
+                let source = "/no such file or directory\npermission denied";
+                config["mounts"].as_array_mut().unwrap().push(mount(source, "/data", &["bind"]));
+            }),
+            r#"mount "/no\x20such\x20file\x20or\x20directory\npermission\x20denied" on "/data": ENOENT"#,
+        ),
+        (
+            "kind",
+            Box::new(|config| {
+                let mount = json!({"destination": "/data", "type": "nofs", "source": "x"});
+                config["mounts"].as_array_mut().unwrap().push(mount);
+            }),
+            r#"mount "x" on "/data": ENODEV"#,
+        ),
+        (
+            "namespace",
+            Box::new(|config| {
+                config["linux"]["namespaces"][1]["path"] = json!("/no/such");
+            }),
+            r#"open namespace "/no/such": ENOENT"#,
+        ),
+        (
+            "hook",
+            Box::new(|config| {
+                config["hooks"] = json!({"createContainer": [{"path": "/bin/sh",
+                "args": ["sh", "-c", "echo broken; exit 3"]}]});
+            }),
+            r#"run createContainer hook 0 "/bin/sh": exit status 3, it printed "broken""#,
+        ),
+    ];
+    for (name, change, text) in cases {
+        let bundle = host.bundle("c", &["/bin/true"], |config| change(config));
+        let args = ["create", "--bundle", bundle.to_str().unwrap(), "c"];
+        assert_eq!(host.fails(&args), (1, text.to_owned()), "{name}");
+        host.assert_clean();
+    }
+}
+
+#[test]
+fn of_two_creates_with_one_name_one_wins() {
+    let Some(host) = Host::new("race") else { return };
+    let bundle = host.bundle("c", &["/bin/sleep", "1000"], |_| ());
+    let start = || {
+        host.accord(&["create", "--bundle", bundle.to_str().unwrap(), "c"])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap()
+    };
+    for _ in 0..5 {
+        let mut racers: Vec<_> = (0..4).map(|_| start()).collect();
+        let won = racers.iter_mut().map(|racer| racer.wait().unwrap().success());
+        assert_eq!(won.filter(|won| *won).count(), 1);
+        host.ok(&["delete", "--force", "c"]);
+    }
+    host.assert_clean();
+}
+
+#[test]
+fn many_containers_at_once() {
+    let Some(host) = Host::new("many") else { return };
+    const COUNT: usize = 200;
+    let start = |number: usize| {
+        let id = format!("m{number}");
+        let exit = format!("exit {}", number % 100);
+        let bundle = host.bundle(&id, &["/bin/sh", "-c", &exit], |_| ());
+        host.accord(&["run", "--bundle", bundle.to_str().unwrap(), &id]).spawn().unwrap()
+    };
+    let mut children: Vec<_> = (0..COUNT).map(start).collect();
+    for (number, child) in children.iter_mut().enumerate() {
+        let status = child.wait().unwrap();
+        assert_eq!(status.code(), i32::try_from(number % 100).ok(), "m{number}");
+    }
+    host.assert_clean();
+}
+
+#[test]
+fn what_killed_accord_does_not_stop_delete() {
+    let Some(host) = Host::new("killed") else { return };
+    if Command::new("strace").arg("-V").output().is_err() {
+        eprintln!("SKIPPED killed: strace is missing");
+        return;
+    }
+    let bundle = host.bundle("c", &["/bin/sleep", "1000"], |_| ());
+    let bundle = bundle.to_str().unwrap();
+    // Each kind of call of `create` that makes or changes something, and every time it is made.
+    let calls =
+        ["mkdir", "openat", "write", "rename", "clone3", "sendmsg", "recvmsg", "bind", "listen"];
+    let mut killed = 0;
+    for call in calls {
+        for when in 1.. {
+            let inject = format!("inject={call}:signal=KILL:when={when}");
+            let status = Command::new("strace")
+                .args(["-qq", "-o", "/dev/null", "-e", &format!("trace={call}"), "-e", &inject])
+                .arg(env!("CARGO_BIN_EXE_accord"))
+                .arg("--root")
+                .arg(host.path("state"))
+                .args(["create", "--bundle", bundle, "c"])
+                .stdin(Stdio::null())
+                .stdout(Stdio::null())
+                .stderr(Stdio::null())
+                .status()
+                .unwrap();
+            host.ok(&["delete", "--force", "c"]);
+            host.assert_clean();
+            if status.signal().is_none() && status.code() == Some(0) {
+                break;
+            }
+            killed += 1;
+            assert!(when < 500, "{call}");
+        }
+    }
+    assert!(killed > 20, "only {killed} steps");
+}
