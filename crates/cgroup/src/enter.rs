@@ -87,7 +87,12 @@ impl Cgroup {
         let mut cgroup = self.clone();
         if let Some(unified) = &mut cgroup.v2 {
             let text = file::read(Path::new(&format!("/proc/{pid}/cgroup")))?;
-            let dirs = own_dirs(&[(&unified.mount, membership(&text, "").unwrap_or("/"))])?;
+            let path = membership(&text, "").unwrap_or("/");
+            if unified.mount.join(path.trim_start_matches('/')) == unified.dir {
+                // Where it was put: the usual, for which no list of mounts is read.
+                return Ok(cgroup);
+            }
+            let dirs = own_dirs(&[(&unified.mount, path)])?;
             let below = dirs.into_iter().find(|dir| dir.starts_with(&unified.dir));
             unified.dir = below.unwrap_or_else(|| unified.dir.clone());
         }
