@@ -1,4 +1,5 @@
 //! Native containers, by the command that engines call. Needs root.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::fs;
 use std::os::unix::process::ExitStatusExt;
@@ -287,7 +288,8 @@ fn what_the_engine_waits_on_has_the_status() {
 fn a_container_that_cannot_be_built_leaves_nothing() {
     let Some(host) = Host::new("broken") else { return };
     let mount = |source: &str, target: &str, options: &[&str]| json!({"destination": target, "type": "bind", "source": source, "options": options});
-    let cases: [(&str, Box<dyn Fn(&mut Value)>, &str); 5] = [
+    type Change = Box<dyn Fn(&mut Value)>;
+    let cases: [(&str, Change, &str); 5] = [
         (
             "source",
             Box::new(move |config| {
