@@ -197,7 +197,11 @@ impl Invocation {
         match self.action {
             Action::Help => print(full_command().render_long_help()).map(|()| 0),
             Action::Version => print(version()).map(|()| 0),
-            Action::Verb(entry, words) => entry.run(words, &self.context),
+            Action::Verb(entry, words) => {
+                let quoted = words.iter().map(|word| Quoted(word.as_encoded_bytes()).to_string());
+                log::debug!("{} {}", entry.name, quoted.collect::<Vec<_>>().join(" "));
+                entry.run(words, &self.context)
+            }
             Action::Unknown(name) => {
                 Err(Failure::plain(format!("unknown verb {}", Quoted(name.as_encoded_bytes()))))
             }

@@ -112,11 +112,14 @@ pub(crate) fn print_json<T: Serialize>(value: &T) -> Result<()> {
     print(format_args!("{text}\n"))
 }
 
+/// An error is said in the log and on stderr, a warning in the log or else on
+/// stderr: an engine may have connected that to the container's own output.
 fn say(level: Level, text: &str) {
     let sink = REPORTER.get().map_or(&Sink::None, |reporter| reporter.record(level, text));
-    if !matches!(sink, Sink::Stderr) {
-        let prefix = if level == Level::Warn { "warning: " } else { "" };
-        write_to(stderr().lock(), &format!("accord: {prefix}{text}\n"));
+    match (sink, level) {
+        (Sink::Stderr, _) | (Sink::File(_), Level::Warn) => {}
+        (_, Level::Warn) => write_to(stderr().lock(), &format!("accord: warning: {text}\n")),
+        _ => write_to(stderr().lock(), &format!("accord: {text}\n")),
     }
 }
 

@@ -110,7 +110,9 @@ fn a_failure_is_one_record_and_one_line() {
         assert_eq!(errors.len(), 1, "{log}");
         assert_eq!(format!("accord: {}\n", errors[0]["msg"].as_str().unwrap()), stderr);
         humantime::parse_rfc3339(errors[0]["time"].as_str().unwrap()).unwrap();
-        assert!(debug || log.lines().count() == 1);
+        // What --debug adds comes before.
+        assert_eq!(log.lines().count(), if debug { 2 } else { 1 }, "{log}");
+        assert!(log.lines().last().unwrap().contains("\"level\":\"error\""), "{log}");
     }
 }
 
