@@ -342,6 +342,56 @@ fn a_container_that_cannot_be_built_leaves_nothing() {
 }
 
 #[test]
+fn the_binary_cannot_be_written_to_from_a_container() {
+    let Some(host) = Host::new("sealed") else { return };
+    let bundle = host.bundle("c", &["/bin/true"], |_| ());
+    let pid_file = host.path("pid");
+    let bundle = bundle.to_str().unwrap();
+    host.ok(&["create", "--bundle", bundle, "--pid-file", pid_file.to_str().unwrap(), "c"]);
+    let exe = format!("/proc/{}/exe", fs::read_to_string(&pid_file).unwrap());
+    // A program `/proc/self/exe` would reach the binary by this mount, and could write to it
+    // as soon as it is not busy.
+    let flags = rustix::fs::statvfs(&exe).unwrap().f_flag;
+    assert!(flags.contains(rustix::fs::StatVfsMountFlags::RDONLY), "{flags:?}");
+    host.ok(&["delete", "--force", "c"]);
+    host.assert_clean();
+}
+
+#[test]
+fn a_refused_create_does_no_harm_to_whose_cgroup_it_wanted() {
+    let Some(host) = Host::new("taken") else { return };
+    let first = host.bundle("a", &["/bin/sleep", "1000"], |_| ());
+    let second = host.bundle("b", &["/bin/sleep", "1000"], |config| {
+        config["linux"]["cgroupsPath"] = json!(format!("/{}/a", host.cgroup));
+    });
+    host.ok(&["create", "--bundle", first.to_str().unwrap(), "a"]);
+    host.ok(&["start", "a"]);
+    let (code, text) = host.fails(&["create", "--bundle", second.to_str().unwrap(), "b"]);
+    assert_eq!((code, text.contains("holds processes")), (1, true), "{text}");
+    assert_eq!(host.status("a"), "running");
+    host.ok(&["delete", "--force", "b"]);
+    assert_eq!(host.status("a"), "running");
+    host.ok(&["delete", "--force", "a"]);
+    host.assert_clean();
+}
+
+#[test]
+fn devices_are_denied_without_rules() {
+    let Some(host) = Host::new("devices") else { return };
+    let script = "busybox mknod /dev/mem2 c 1 1 && cat /dev/mem2";
+    let bundle = host.bundle("c", &["/bin/sh", "-c", script], |config| {
+        config["linux"]["resources"].as_object_mut().unwrap().remove("devices");
+        for set in ["bounding", "effective", "permitted"] {
+            config["process"]["capabilities"][set] = json!(["CAP_MKNOD", "CAP_SYS_RAWIO"]);
+        }
+    });
+    let output = host.accord(&["run", "--bundle", bundle.to_str().unwrap(), "c"]).output().unwrap();
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert!(stderr.contains("'/dev/mem2': Operation not permitted"), "{stderr}");
+    host.assert_clean();
+}
+
+#[test]
 fn of_two_creates_with_one_name_one_wins() {
     let Some(host) = Host::new("race") else { return };
     let bundle = host.bundle("c", &["/bin/sleep", "1000"], |_| ());

@@ -95,6 +95,9 @@ pub struct Record<C> {
     /// Its init process, once there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub init: Option<Pid>,
+    /// Whether its cgroups have been made: before that, what is there is not its own.
+    #[serde(default)]
+    pub cgroup_made: bool,
     /// Its cgroups.
     pub cgroup: C,
     /// The annotations of its configuration.
@@ -201,6 +204,7 @@ mod tests {
             owner: 0,
             isolation: Isolation::MicroVm,
             init: Some(Pid { pid: 7, start_time: 99 }),
+            cgroup_made: true,
             cgroup: "/a".into(),
             annotations: BTreeMap::from([("k".into(), "v".into())]),
         }

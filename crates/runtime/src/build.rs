@@ -142,7 +142,11 @@ impl Parent for Handler {
 
     fn set_up(&mut self, pid: i32) -> Result<()> {
         if !self.record.cgroup.is_entered_by_clone() {
-            self.record.cgroup.attach(pid)?;
+            let rules = device_rules(&self.spec)?;
+            let linux = self.spec.linux().as_ref();
+            let resources = linux.and_then(|linux| linux.resources().as_ref());
+            let properties = unit_properties(&self.spec);
+            self.record.cgroup.start(pid, resources, Some(&rules), &properties)?;
         }
         limits::set(pid, &self.process, self.unprivileged)
     }
@@ -261,6 +265,7 @@ fn record(rt: &Runtime, create: &Create, bundle: &Bundle, cgroup: Cgroup) -> Con
         owner: rustix::process::geteuid().as_raw(),
         isolation: isolation(rt, bundle),
         init: None,
+        cgroup_made: false,
         cgroup,
         annotations: annotations.into_iter().collect(),
     }
@@ -316,7 +321,7 @@ pub(crate) fn build<'p>(
     for warning in &compiled.warnings {
         log::warn!("{warning}");
     }
-    let handler = Handler {
+    let mut handler = Handler {
         process,
         record: record(rt, create, &bundle, cgroup.clone()),
         spec: bundle.spec,
@@ -330,16 +335,20 @@ pub(crate) fn build<'p>(
     let mut undo = Undo { entry: entry.clone(), cgroup: None, keep: false };
     entry.save(&handler.record)?;
     entry.save_config(&handler.spec)?;
-    undo.cgroup = Some(cgroup.clone());
+    // Until it is made it may be somebody else's, whose processes are not ours to kill.
     make_cgroup(rt, &cgroup, &handler.spec)?;
+    undo.cgroup = Some(cgroup);
+    handler.record.cgroup_made = true;
+    entry.save(&handler.record)?;
     populate(&entry, compiled, handler, undo)
 }
 
 fn make_cgroup(rt: &Runtime, cgroup: &Cgroup, spec: &Spec) -> Result<()> {
     let resources = spec.linux().as_ref().and_then(|linux| linux.resources().as_ref());
     cgroup.create(resources)?;
-    if let Some(rules) = device_rules(spec)? {
-        cgroup.set_devices(&rules)?;
+    // The systemd manager makes the cgroup, and applies all this, with the first process.
+    if cgroup.is_entered_by_clone() {
+        cgroup.set_devices(&device_rules(spec)?)?;
     }
     if let Some(reason) = cgroup.absent()
         && rt.global.cgroup_manager != CgroupManager::Disabled
@@ -349,15 +358,24 @@ fn make_cgroup(rt: &Runtime, cgroup: &Cgroup, spec: &Spec) -> Result<()> {
     Ok(())
 }
 
-/// The device rules of the configuration, and those of the devices that every container has.
-fn device_rules(spec: &Spec) -> Result<Option<Vec<Rule>>> {
+/// The device rules of the configuration, and those of the devices that every
+/// container has. Without rules all others are denied (GHSA-g54h-m393-cpwq).
+fn device_rules(spec: &Spec) -> Result<Vec<Rule>> {
     let resources = spec.linux().as_ref().and_then(|linux| linux.resources().as_ref());
-    let Some(asked) = resources.and_then(|resources| resources.devices().as_ref()) else {
-        return Ok(None);
-    };
-    let mut rules = asked.iter().map(Rule::new).collect::<Result<Vec<_>>>()?;
+    let asked = resources.and_then(|resources| resources.devices().as_ref());
+    let mut rules = asked.into_iter().flatten().map(Rule::new).collect::<Result<Vec<_>>>()?;
     rules.extend(default_rules());
-    Ok(Some(rules))
+    Ok(rules)
+}
+
+/// What the annotations ask of the systemd unit, by name and value.
+fn unit_properties(spec: &Spec) -> Vec<(&str, &str)> {
+    let annotations = spec.annotations().iter().flatten();
+    annotations
+        .filter_map(|(name, value)| {
+            Some((name.strip_prefix("org.systemd.property.")?, value.as_str()))
+        })
+        .collect()
 }
 
 /// Clones the child and answers it until it is ready.

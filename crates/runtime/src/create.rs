@@ -7,7 +7,7 @@ use bumpalo::Bump;
 
 use crate::build::{How, build, write_pid_file};
 use crate::options::Create;
-use crate::{Runtime, console};
+use crate::{Runtime, console, sealed};
 
 /// Builds the container. The program has been found and can be executed as far
 /// as that can be known; its process waits.
@@ -15,6 +15,7 @@ use crate::{Runtime, console};
 /// # Errors
 /// Everything that `docs/exit-status.md` lists for `create`; nothing is left behind.
 pub fn create(rt: &Runtime, create: &Create) -> Result<()> {
+    sealed::protect()?;
     let arena = Bump::new();
     let how = How { foreground: false, start_socket: true };
     let mut built = build(rt, create, &how, &arena)?;

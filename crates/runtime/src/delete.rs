@@ -54,7 +54,9 @@ pub(crate) fn kill(container: &Container) -> Result<()> {
                 .is_err();
     }
     // Also thaws: a frozen process cannot die on cgroup v1.
-    container.record.cgroup.kill_all(SIGKILL)?;
+    if container.record.cgroup_made {
+        container.record.cgroup.kill_all(SIGKILL)?;
+    }
     match init {
         Ok(pidfd) => container.await_end(&pidfd, PATIENCE_SECONDS),
         Err(_) => Ok(()),
@@ -64,8 +66,13 @@ pub(crate) fn kill(container: &Container) -> Result<()> {
 fn remove(container: &Container) -> Result<()> {
     let cgroup = &container.record.cgroup;
     // Without a pid namespace, processes may have outlived their init.
-    cgroup.kill_all(SIGKILL)?;
-    cgroup.remove()?;
+    if container.record.cgroup_made {
+        cgroup.kill_all(SIGKILL)?;
+        cgroup.remove()?;
+    } else if cgroup.remove().is_err() {
+        // `create` died before it had one: it is in use, so it is another's.
+        log::debug!("the cgroup of {} is not its own", accord_outcome::Quoted(&container.entry.id));
+    }
     let config = container.entry.load_config();
     container.entry.remove()?;
     let poststop = config.ok().and_then(|spec| spec.hooks().as_ref()?.poststop().clone());

@@ -17,7 +17,7 @@ use crate::container::Container;
 use crate::options::{Exec, ExecProcess, ProcessChanges};
 use crate::relay::Foreground;
 use crate::run::Ended;
-use crate::{Runtime, console, facts, limits};
+use crate::{Runtime, console, facts, limits, sealed};
 
 struct Handler<'c> {
     container: &'c Container,
@@ -64,6 +64,7 @@ impl Parent for Handler<'_> {
 /// # Errors
 /// The texts of `docs/exit-status.md`; the program's failure as for `create`.
 pub fn exec(rt: &Runtime, exec: &Exec) -> Result<Ended> {
+    sealed::protect()?;
     let container = Container::find(rt, &exec.id)?;
     let id = Quoted(&exec.id);
     match container.status {

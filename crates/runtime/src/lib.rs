@@ -24,6 +24,7 @@ pub mod pause;
 pub mod plan;
 mod relay;
 pub mod run;
+mod sealed;
 pub mod start;
 pub mod store;
 pub mod update;

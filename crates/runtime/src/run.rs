@@ -10,7 +10,7 @@ use crate::build::{Built, How, Terminal, build};
 use crate::container::Container;
 use crate::options::{Delete, Run};
 use crate::relay::Foreground;
-use crate::{Runtime, create, delete, start};
+use crate::{Runtime, create, delete, sealed, start};
 
 /// How a foreground `run` or `exec` ended; detached, there is nothing to say yet.
 pub type Ended = Option<Outcome>;
@@ -21,6 +21,7 @@ pub type Ended = Option<Outcome>;
 /// # Errors
 /// As `create` and `start`; nothing is left behind then either.
 pub fn run(rt: &Runtime, run: &Run) -> Result<Ended> {
+    sealed::protect()?;
     let arena = Bump::new();
     let how = How { foreground: !run.detach, start_socket: false };
     // Signals are held from before the child exists: none is lost.
