@@ -8,7 +8,7 @@
 
 boot_deadline=${TESTBED_BOOT_DEADLINE:-300} # seconds; 15 are enough on an idle machine
 life=${TESTBED_LIFE:-28800}                 # seconds; no forgotten machine lives longer
-memory=${TESTBED_MEMORY:-3G}
+memory=${TESTBED_MEMORY:-2G}
 
 # The machine of testbed/up: a link to its $dir, dangling once it has ended.
 session=$cache/testbed/session-${TESTBED_RECIPE:-bookworm}
@@ -16,44 +16,79 @@ session=$cache/testbed/session-${TESTBED_RECIPE:-bookworm}
 # What the last machine that ended had said.
 last_console=$cache/testbed/console.log
 
-need qemu-system-x86_64=qemu-system-x86 ssh=openssh-client busybox=busybox-static unshare=util-linux
+need qemu-system-x86_64=qemu-system-x86 qemu-img=qemu-utils zstd=zstd ssh=openssh-client busybox=busybox-static unshare=util-linux
 for virtiofsd in /usr/libexec/virtiofsd /usr/lib/qemu/virtiofsd; do [[ ! -x $virtiofsd ]] || break; done
 [[ -x $virtiofsd ]] || die "missing tools: apt-get install qemu-system-common (or virtiofsd)"
 
-# machine_start IMAGE: boot IMAGE in a new $dir. It ends with this process,
-# unless that disowns it.
+# machine_start IMAGE: a machine of IMAGE in a new $dir. It ends with this
+# process, unless that disowns it. An emulated one is not booted but restored
+# from its state after boot, which the cache keeps.
 machine_start() {
-  local image=$1
-  dir=$(mktemp -d "${TMPDIR:-/tmp}/accord-testbed.XXXXXX") # short: it holds socket paths
-  start_qemu "$image"
-  guard
-  configure_ssh "$image"
-  wait_for "$boot_deadline" "boot" grep -aq 'testbed: ready' "$dir/console"
+  local image=$1 accel booted
+  accel=$("$tree/testbed/accel")
+  if [[ $accel == kvm || -n ${TESTBED_BOOT:-} ]]; then
+    machine_boot "$image" "$accel" "file=$image/root.img,format=raw,snapshot=on"
+  else
+    booted=$cache/testbed/booted-$({
+      echo "$image $memory"
+      cat "$tree/testbed/machine.sh"
+      qemu-system-x86_64 --version
+    } | sha256sum | cut -c1-16)
+    (cached "$booted" save_booted "$image" "$accel")
+    new_machine "$image" "$accel" "file=$booted/disk,format=qcow2,snapshot=on" -incoming "exec:zstd -qdc $booted/state"
+    wait_for "$boot_deadline" "restore" answers query-status '"status": "paused"' # as it was saved
+    qmp cont >/dev/null
+  fi
   serve_tree
   connect
 }
 
-# start_qemu IMAGE: in the background, the console going to a file.
-start_qemu() {
-  local accel
+# save_booted IMAGE ACCEL ENTRY: boot, let it come to rest, and keep the disk
+# (what differs from the image) and the state. What is restored from one state
+# is alike in everything, so `connect` sets the clock and adds randomness.
+save_booted() {
+  say "booting the machine once, to save its state"
+  qemu-img create -q -f qcow2 -F raw -b "$1/root.img" "$3/disk"
+  machine_boot "$1" "$2" "file=$3/disk,format=qcow2"
+  in_guest root 'systemctl is-system-running --wait >/dev/null; sync'
+  qmp stop >/dev/null
+  qmp migrate '{"uri":"exec:zstd -q -3 -T0 >'"$3"'/state"}' >/dev/null
+  wait_for "$boot_deadline" "saving the state" answers query-migrate '"status": "completed"'
+  machine_stop
+}
+
+# machine_boot IMAGE ACCEL DISK: until it says that it is ready.
+machine_boot() {
+  new_machine "$@"
+  wait_for "$boot_deadline" "boot" grep -aq 'testbed: ready' "$dir/console"
+}
+
+# new_machine IMAGE ACCEL DISK OPTIONS...: start QEMU, guarded, with what is
+# needed to reach the guest.
+new_machine() {
+  local image=$1 accel=$2 disk=$3 cpu=host
+  shift 3
+  dir=$(mktemp -d "${TMPDIR:-/tmp}/accord-testbed.XXXXXX") # short: it holds socket paths
   mkfifo "$dir/qmp.in" "$dir/qmp.out"
-  # Emulated: an AMD processor with SVM and nested paging, less what TCG lacks
-  # (QEMU would warn); a translation cache that holds a whole system.
-  # shellcheck disable=SC2054 # the commas are QEMU's
-  accel=(-accel tcg,thread=multi,tb-size=1024
-    -cpu "EPYC,+svm,+npt,-rdseed,-sha-ni,-fxsr-opt,-misalignsse,-3dnowprefetch,-osvw,-topoext,-nrip-save,-xsavec")
-  [[ $("$tree/testbed/accel") != kvm ]] || accel=(-accel kvm -cpu host)
+  if [[ $accel == tcg ]]; then
+    # A translation cache that holds a whole system; an AMD processor with SVM
+    # and nested paging, less what TCG lacks and QEMU would warn of.
+    accel=tcg,thread=multi,tb-size=1024
+    cpu=EPYC,+svm,+npt,-rdseed,-sha-ni,-fxsr-opt,-misalignsse,-3dnowprefetch,-osvw,-topoext,-nrip-save,-xsavec
+  fi
   nice qemu-system-x86_64 -name accord-testbed -nodefaults -no-user-config -display none -no-reboot \
-    -M q35,memory-backend=memory -smp 2 -m "$memory" "${accel[@]}" \
+    -M q35,memory-backend=memory -accel "$accel" -cpu "$cpu" -smp 2 -m "$memory" \
     -object memory-backend-memfd,id=memory,size="$memory",share=on \
-    -drive file="$1/root.img",format=raw,if=virtio,snapshot=on,cache=unsafe \
+    -drive "$disk,if=virtio,cache=unsafe" \
     -netdev user,id=net,restrict=on,hostfwd=tcp:127.0.0.1:0-:22 -device virtio-net-pci,netdev=net \
     -device virtio-rng-pci -device pcie-root-port,id=port0 \
     -serial file:"$dir/console" -chardev pipe,id=qmp,path="$dir/qmp" -mon chardev=qmp,mode=control \
-    -kernel "$1/vmlinuz" -initrd "$1/initrd" -append "console=ttyS0 net.ifnames=0 panic=-1 quiet" \
-    -daemonize -pidfile "$dir/qemu.pid"
+    -kernel "$image/vmlinuz" -initrd "$image/initrd" -append "console=ttyS0 net.ifnames=0 panic=-1 quiet" \
+    -daemonize -pidfile "$dir/qemu.pid" "$@"
   exec {qmp_out}<"$dir/qmp.out"
   qmp qmp_capabilities >/dev/null
+  guard
+  configure_ssh "$image"
 }
 
 # guard: end the machine and remove $dir when its owner or QEMU ends.
@@ -116,7 +151,7 @@ connect() {
   for user in root user; do
     ssh -F "$dir/ssh" -fNM "$user@testbed" </dev/null >/dev/null 2>>"$dir/ssh.log"
   done
-  in_guest root "date -s @$EPOCHSECONDS >/dev/null; mkdir -p ${tree@Q}
+  in_guest root "date -s @$EPOCHSECONDS >/dev/null; head -c 64 /dev/hwrng >/dev/urandom; mkdir -p ${tree@Q}
     for try in \$(seq 100); do mount -t virtiofs -o ro tree ${tree@Q} 2>/dev/null && exit; sleep 0.1; done
     echo 'the tree cannot be mounted' >&2; exit 1"
 }
@@ -150,6 +185,9 @@ qmp() {
   done
   die "QEMU: $1: no answer"
 }
+
+# answers COMMAND TEXT: whether QEMU's answer holds TEXT.
+answers() { qmp "$1" | grep -q "$2"; }
 
 # wait_for SECONDS WHAT COMMAND...: until COMMAND is true; not longer, and not
 # without QEMU.
