@@ -11,7 +11,7 @@ life=${TESTBED_LIFE:-28800}                 # seconds; no forgotten machine live
 memory=${TESTBED_MEMORY:-2G}
 
 # The machine of testbed/up: a link to its $dir, dangling once it has ended.
-session=$cache/testbed/session-${TESTBED_RECIPE:-bookworm}
+session=$cache/testbed/session-${TESTBED_SESSION:-${TESTBED_RECIPE:-bookworm}}
 
 # What the last machine that ended had said.
 last_console=$cache/testbed/console.log
