@@ -1,0 +1,171 @@
+//! The result: one cell for each case, form and runtime.
+
+use serde::{Deserialize, Serialize};
+
+use crate::case::{Case, Form, Group};
+use crate::expect::{Expect, Wanted, code};
+use crate::judge::Finding;
+use crate::observe::{Ended, Observed};
+use crate::runtime::{Mode, Runtime};
+
+/// The version of the report's form.
+pub const SCHEMA: u32 = 1;
+
+/// A whole report.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Report {
+    /// The version of this form.
+    pub schema: u32,
+    /// Who made it.
+    pub suite: String,
+    /// The runtimes.
+    pub runtimes: Vec<ReportedRuntime>,
+    /// The results.
+    pub cases: Vec<Cell>,
+}
+
+/// A runtime in a report.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReportedRuntime {
+    /// Its name.
+    pub name: String,
+    /// The first line of `--version`.
+    pub version: String,
+    /// Native or microVM.
+    pub mode: Mode,
+    /// Whether it was run by an ordinary user.
+    pub rootless: bool,
+}
+
+/// What came of a cell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Verdict {
+    /// It is not as the contract says.
+    Departs,
+    /// It departs as the baseline says.
+    Known,
+    /// It was not run.
+    Skipped,
+    /// It is as the contract says.
+    Pass,
+}
+
+/// One case in one form with one runtime.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Cell {
+    /// The case.
+    pub id: String,
+    /// Its group.
+    pub group: Group,
+    /// The runtime's name.
+    pub runtime: String,
+    /// Native or microVM.
+    pub mode: Mode,
+    /// The form.
+    pub form: Form,
+    /// What came of it.
+    pub verdict: Verdict,
+    /// What must come of it, in short.
+    pub expected: String,
+    /// What was seen, in short.
+    pub got: String,
+    /// The text of the failure, if there was one.
+    pub text: String,
+    /// Why it was skipped, or why a departure is known, or what departs.
+    pub reason: String,
+    /// Milliseconds.
+    pub ms: u64,
+    /// How often it was run.
+    pub runs: usize,
+    /// How many of the runs departed.
+    pub departed: usize,
+    /// What departs.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub findings: Vec<Finding>,
+    /// All that was seen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seen: Option<Observed>,
+}
+
+impl Cell {
+    /// A cell that does not run here.
+    pub fn skipped(case: &Case, form: Form, runtime: &Runtime, reason: &str) -> Self {
+        Self {
+            id: case.id.clone(),
+            group: case.group,
+            runtime: runtime.name.clone(),
+            mode: runtime.mode,
+            form,
+            verdict: Verdict::Skipped,
+            expected: String::new(),
+            got: String::new(),
+            text: String::new(),
+            reason: reason.to_owned(),
+            ms: 0,
+            runs: 0,
+            departed: 0,
+            findings: Vec::new(),
+            seen: None,
+        }
+    }
+
+    /// A cell that ran.
+    #[expect(clippy::too_many_arguments, reason = "each is a column of the report")]
+    pub fn measured(
+        case: &Case,
+        form: Form,
+        runtime: &Runtime,
+        expect: &Expect,
+        verdict: Verdict,
+        findings: Vec<Finding>,
+        seen: Observed,
+        runs: usize,
+        departed: usize,
+    ) -> Self {
+        let mut reasons: Vec<String> = seen.broken.iter().cloned().collect();
+        reasons.extend(findings.iter().map(|finding| {
+            format!("{}: expected {}, got {}", finding.check, finding.expected, finding.got)
+        }));
+        let failed = seen.calls.iter().find(|call| call.classes.is_some());
+        Self {
+            verdict,
+            expected: expected(expect, form),
+            got: got(&seen),
+            text: failed.map(|call| call.text()).unwrap_or_default(),
+            reason: reasons.join("; "),
+            ms: seen.ms,
+            runs,
+            departed,
+            findings,
+            seen: Some(seen),
+            ..Self::skipped(case, form, runtime, "")
+        }
+    }
+}
+
+/// The expectation in a few words.
+pub fn expected(expect: &Expect, form: Form) -> String {
+    match expect.wanted() {
+        Wanted::Ends(outcome) => match form.way {
+            crate::case::Way::Create | crate::case::Way::ExecDetach => match outcome {
+                accord_outcome::Outcome::Signalled { signal, .. } => format!("signal {signal}"),
+                outcome => format!("exit {}", outcome.code()),
+            },
+            _ => format!("exit {}", outcome.code()),
+        },
+        Wanted::Fails(class) => format!("fails with {}", code(class, form.is_exec())),
+    }
+}
+
+/// What was seen in a few words.
+fn got(seen: &Observed) -> String {
+    if let Some(broken) = &seen.broken {
+        return format!("broken: {broken}");
+    }
+    match (seen.calls.iter().find(|call| call.ended != Ended::Exited(0)), seen.waited) {
+        (Some(call), _) => format!("{}: {}", call.verb(), call.ended),
+        (None, Some(ended)) => ended.to_string(),
+        (None, None) => Ended::Exited(0).to_string(),
+    }
+}

@@ -1,0 +1,293 @@
+//! The whole run: every case in every form against every runtime.
+
+use std::collections::VecDeque;
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Mutex, mpsc};
+
+use accord_outcome::Failure;
+
+use crate::bundle;
+use crate::case::{Case, Form, Tag};
+use crate::judge::judge;
+use crate::leftovers::{cgroups, remove_cgroup};
+use crate::observe::Observed;
+use crate::result::{Cell, Verdict};
+use crate::runtime::{Mode, Runtime};
+use crate::worker::{Answer, Hello, Order};
+
+/// What to run, and how.
+#[derive(Debug)]
+pub struct Plan<'a> {
+    /// The cases.
+    pub cases: &'a [Case],
+    /// The runtimes.
+    pub runtimes: &'a [Runtime],
+    /// Only this form, if given.
+    pub forms: &'a [Form],
+    /// Cases tagged `stress`, too.
+    pub stress: bool,
+    /// How often each cell is run.
+    pub repeat: u32,
+    /// Workers.
+    pub jobs: usize,
+    /// What deadlines are multiplied by.
+    pub patience: u32,
+}
+
+/// One thing to do.
+#[derive(Debug, Clone, Copy)]
+struct Job<'a> {
+    index: usize,
+    case: &'a Case,
+    form: Form,
+}
+
+/// Runs everything; `tell` hears of each cell as it is done.
+pub fn run(plan: &Plan<'_>, mut tell: impl FnMut(&Cell)) -> Result<Vec<Cell>, Failure> {
+    let work = Work::make()?;
+    let mut cells = Vec::new();
+    for runtime in plan.runtimes {
+        let jobs = jobs(plan);
+        let mut done: Vec<Option<Cell>> = Vec::new();
+        done.resize_with(jobs.len(), || None);
+        let mut queue = Vec::new();
+        for job in jobs {
+            match skip(job.case, runtime, work.rootless.is_some(), plan.stress) {
+                Some(reason) => {
+                    let cell = Cell::skipped(job.case, job.form, runtime, reason);
+                    tell(&cell);
+                    set(&mut done, job.index, cell);
+                }
+                None => queue.push(job),
+            }
+        }
+        // The slow ones first, so that none is left alone at the end.
+        queue.sort_by_key(|job| !job.case.has(Tag::Slow));
+        perform(plan, runtime, &work, queue, |job, cell| {
+            tell(&cell);
+            set(&mut done, job.index, cell);
+        })?;
+        cells.extend(done.into_iter().flatten());
+    }
+    Ok(cells)
+}
+
+fn set(done: &mut [Option<Cell>], index: usize, cell: Cell) {
+    if let Some(place) = done.get_mut(index) {
+        *place = Some(cell);
+    }
+}
+
+fn jobs<'a>(plan: &Plan<'a>) -> Vec<Job<'a>> {
+    let all = plan.cases.iter().flat_map(|case| case.forms().into_iter().map(move |form| (case, form)));
+    all.filter(|(_, form)| plan.forms.is_empty() || plan.forms.contains(form))
+        .enumerate()
+        .map(|(index, (case, form))| Job { index, case, form })
+        .collect()
+}
+
+/// How many cells a plan has for one runtime.
+pub fn size(plan: &Plan<'_>) -> usize {
+    jobs(plan).len()
+}
+
+/// Why a case does not run here.
+fn skip(case: &Case, runtime: &Runtime, rootless: bool, stress: bool) -> Option<&'static str> {
+    let hierarchies = crate::leftovers::hierarchies();
+    let unified = hierarchies.iter().all(|hierarchy| hierarchy.unified);
+    let apparmor = || Path::new("/sys/kernel/security/apparmor").exists();
+    case.tags.iter().find_map(|tag| match tag {
+        Tag::Slow => None,
+        Tag::Stress => (!stress).then_some("a stress case: --stress runs it"),
+        Tag::Root => rootless.then_some("needs root"),
+        Tag::Native => (runtime.mode != Mode::Native).then_some("only for native containers"),
+        Tag::Microvm => (runtime.mode != Mode::Microvm).then_some("only for microVMs"),
+        Tag::CgroupV2 => (!unified).then_some("needs a machine with cgroup v2 only"),
+        Tag::CgroupV1 => unified.then_some("needs a machine with cgroup v1"),
+        Tag::Apparmor => (!apparmor()).then_some("needs a kernel with AppArmor"),
+        Tag::Kvm => (!Path::new("/dev/kvm").exists()).then_some("needs /dev/kvm"),
+    })
+}
+
+fn perform(
+    plan: &Plan<'_>,
+    runtime: &Runtime,
+    work: &Work,
+    queue: Vec<Job<'_>>,
+    mut done: impl FnMut(&Job<'_>, Cell),
+) -> Result<(), Failure> {
+    let queue = Mutex::new(VecDeque::from(queue));
+    let (sender, receiver) = mpsc::channel();
+    std::thread::scope(|scope| {
+        for worker in 0..plan.jobs {
+            let (sender, queue) = (sender.clone(), &queue);
+            let hello = Hello {
+                runtime: runtime.clone(),
+                work: work.path.clone(),
+                worker,
+                cgroup: work.cgroup.clone(),
+                rootless: work.rootless,
+                patience: plan.patience,
+            };
+            scope.spawn(move || {
+                let result = drive(&hello, plan, queue, |job, cell| {
+                    // The other side listens until the last sender has gone.
+                    let _heard = sender.send(Ok((job, cell)));
+                });
+                if let Err(failure) = result {
+                    let _heard = sender.send(Err(failure));
+                }
+            });
+        }
+        drop(sender);
+        let mut result = Ok(());
+        for message in receiver {
+            match message {
+                Ok((job, cell)) => done(&job, cell),
+                Err(failure) => result = Err(failure),
+            }
+        }
+        result
+    })
+}
+
+/// Feeds one worker from the queue.
+fn drive<'a>(
+    hello: &Hello,
+    plan: &Plan<'_>,
+    queue: &Mutex<VecDeque<Job<'a>>>,
+    mut done: impl FnMut(Job<'a>, Cell),
+) -> Result<(), Failure> {
+    let mut link = Link::start(hello)?;
+    loop {
+        let next = queue.lock().map(|mut queue| queue.pop_front()).unwrap_or_default();
+        let Some(job) = next else {
+            link.end();
+            return Ok(());
+        };
+        let mut runs = Vec::new();
+        for time in 0..plan.repeat {
+            let number = u64::try_from(job.index).unwrap_or_default() * 1000 + u64::from(time);
+            let order = Order { id: job.case.id.clone(), form: job.form, number };
+            match link.ask(&order) {
+                Ok(answer) => runs.extend(answer.runs),
+                Err(failure) => {
+                    // The worker is lost: the case brought it down. Another one goes on.
+                    let broken = Some(format!("the worker is lost: {failure}"));
+                    runs.push(Observed { broken, ..Observed::default() });
+                    std::mem::replace(&mut link, Link::start(hello)?).end();
+                }
+            }
+        }
+        let cell = cell(&job, &hello.runtime, runs)?;
+        done(job, cell);
+    }
+}
+
+/// The cell that comes of all runs: the first that departs stands for them.
+fn cell(job: &Job<'_>, runtime: &Runtime, runs: Vec<Observed>) -> Result<Cell, Failure> {
+    let expect = job.case.expect(job.form);
+    let expect = expect.map_err(|e| Failure::text("read case", &job.case.id, e.to_string()))?;
+    let total = runs.len();
+    let judged: Vec<_> = runs
+        .into_iter()
+        .map(|seen| (judge(job.case, job.form, &expect, &seen), seen))
+        .collect();
+    let departed = judged.iter().filter(|(findings, seen)| is_bad(findings, seen)).count();
+    let worst = judged.iter().position(|(findings, seen)| is_bad(findings, seen)).unwrap_or(0);
+    let Some((findings, seen)) = judged.into_iter().nth(worst) else {
+        return Err(Failure::text("run case", &job.case.id, "it was not run"));
+    };
+    let verdict = if departed > 0 { Verdict::Departs } else { Verdict::Pass };
+    Ok(Cell::measured(job.case, job.form, runtime, &expect, verdict, findings, seen, total, departed))
+}
+
+fn is_bad(findings: &[crate::judge::Finding], seen: &Observed) -> bool {
+    !findings.is_empty() || seen.broken.is_some()
+}
+
+/// The line to a worker.
+struct Link {
+    child: Child,
+    input: std::process::ChildStdin,
+    output: BufReader<std::process::ChildStdout>,
+}
+
+impl Link {
+    fn start(hello: &Hello) -> Result<Self, Failure> {
+        use std::os::unix::process::CommandExt;
+        let failed = |error: &std::io::Error| Failure::io("start worker", "", error);
+        let mut child = Command::new("/proc/self/exe")
+            .args(["conform", "--worker"])
+            // Ctrl-C is for the suite: the worker ends its case, cleans up, and finds the line cut.
+            .process_group(0)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .map_err(|error| failed(&error))?;
+        let (Some(input), Some(output)) = (child.stdin.take(), child.stdout.take()) else {
+            return Err(Failure::plain("a worker without streams"));
+        };
+        let mut link = Self { child, input, output: BufReader::new(output) };
+        link.say(hello)?;
+        Ok(link)
+    }
+
+    fn say(&mut self, message: &impl serde::Serialize) -> Result<(), Failure> {
+        let mut line = serde_json::to_vec(message)
+            .map_err(|error| Failure::text("write order", "", error.to_string()))?;
+        line.push(b'\n');
+        let written = self.input.write_all(&line).and_then(|()| self.input.flush());
+        written.map_err(|error| Failure::io("write order", "", &error))
+    }
+
+    fn ask(&mut self, order: &Order) -> Result<Answer, Failure> {
+        self.say(order)?;
+        let mut line = String::new();
+        self.output.read_line(&mut line).map_err(|e| Failure::io("read answer", "", &e))?;
+        serde_json::from_str(&line).map_err(|e| Failure::text("read answer", "", e.to_string()))
+    }
+}
+
+impl Link {
+    /// Cuts the line and waits until the worker has gone.
+    fn end(self) {
+        let Self { mut child, input, output } = self;
+        drop((input, output));
+        let _ended = child.wait();
+    }
+}
+
+/// The directory and the cgroup of a run; both go away with it.
+struct Work {
+    path: PathBuf,
+    cgroup: Option<String>,
+    rootless: Option<(u32, u32)>,
+}
+
+impl Work {
+    fn make() -> Result<Self, Failure> {
+        let name = format!("accord-conform-{}", std::process::id());
+        let path = std::env::temp_dir().join(&name);
+        let failed = |error: &std::io::Error| Failure::io("make directory", "", error);
+        std::fs::create_dir(&path).map_err(|error| failed(&error))?;
+        bundle::write_probe(&path.join("probe")).map_err(|error| failed(&error))?;
+        let uid = rustix::process::geteuid();
+        let (rootless, cgroup) = match uid.is_root() {
+            true => (None, Some(format!("/{name}"))),
+            false => (Some((uid.as_raw(), rustix::process::getegid().as_raw())), None),
+        };
+        Ok(Self { path, cgroup, rootless })
+    }
+}
+
+impl Drop for Work {
+    fn drop(&mut self) {
+        for path in cgroups(self.cgroup.as_deref()) {
+            remove_cgroup(&path);
+        }
+        let _still_there = std::fs::remove_dir_all(&self.path);
+    }
+}
