@@ -230,11 +230,12 @@ fn abort() -> ! {
     exit(SURVIVED)
 }
 
-/// Waits for any signal. They are blocked meanwhile, so that no action is lost.
+/// Waits for any signal but those that do nothing by default (CHLD, CONT, URG, WINCH).
+/// They are blocked meanwhile, so that no action is lost.
 fn wait_signal() -> i32 {
     const BLOCK: usize = 0;
-    const SIGCHLD: usize = 17;
-    let all = signal_set(0) & !signal_set(SIGCHLD);
+    let harmless = [17, 18, 23, 28].map(signal_set).iter().fold(0, |set, signal| set | signal);
+    let all = signal_set(0) & !harmless;
     mask(BLOCK, all);
     print(b"ready\n");
     loop {
@@ -276,8 +277,10 @@ fn reboot(how: &[u8]) {
         b"poweroff" => 0x4321_fedc,
         _ => exit(UNKNOWN),
     };
-    call(nr::REBOOT, 0xfee1_dead, 672_274_793, command, 0, 0, 0);
-    sleep(1000);
+    if call(nr::REBOOT, 0xfee1_dead, 672_274_793, command, 0, 0, 0) >= 0 {
+        // The signal is on its way.
+        sleep(1000);
+    }
     exit(SURVIVED)
 }
 

@@ -55,6 +55,17 @@ impl Names {
         text
     }
 
+    /// `text` with the names in the place of what they stand for, the longest first.
+    pub fn generalise(&self, text: &str, with_id: bool) -> String {
+        const NAMES: [&str; 4] = ["bundle", "work", "probe", "cgroup"];
+        let mut text = text.to_owned();
+        let known = NAMES.iter().chain(with_id.then_some(&"id"));
+        for (name, value) in known.filter_map(|name| self.names.iter().find(|(n, _)| n == name)) {
+            text = text.replace(value, &format!("@{name}@"));
+        }
+        text
+    }
+
     fn fill_value(&self, value: &Value) -> Value {
         match value {
             Value::String(text) => Value::String(self.fill(text)),
@@ -172,7 +183,7 @@ fn arguments(bundle: &Bundle) -> Vec<String> {
             args.extend(actions.0.iter().cloned());
             args
         }
-        (None, None) => vec![PROBE_PATH.to_owned(), "wait-signal".to_owned()],
+        (None, None) => vec![PROBE_PATH.to_owned()],
     }
 }
 

@@ -124,6 +124,8 @@ pub enum Tag {
     CgroupV1,
     /// Needs a kernel with AppArmor.
     Apparmor,
+    /// Needs a kernel with SELinux, and a policy.
+    Selinux,
     /// Asks for a KVM that must work.
     Kvm,
 }
@@ -439,6 +441,8 @@ pub struct Caller {
     pub open_files: Option<u64>,
     /// What the state directory is.
     pub state_directory: StateDirectory,
+    /// The parent of the container's cgroup is frozen.
+    pub frozen_parent: bool,
     /// Arguments before the verb.
     pub global_args: Vec<String>,
     /// Arguments of `run`, `create` and `exec`.

@@ -91,9 +91,7 @@ fn measure(args: &ConformArgs, cases: &[Case]) -> Result<u8, Failure> {
         bar.inc(1);
     })?;
     bar.finish_and_clear();
-    for cell in &cells {
-        println!("{:?} {} {} {} {} {} {}ms {}", cell.verdict, cell.runtime, cell.id, cell.form, cell.expected, cell.got, cell.ms, cell.reason);
-    }
+    println!("{}", serde_json::to_string(&cells).unwrap_or_default());
     Ok(u8::from(cells.iter().any(departs)))
 }
 

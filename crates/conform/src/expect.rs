@@ -14,7 +14,7 @@ use crate::classify::Gone;
 pub struct Expect {
     /// The process exits with this status.
     pub exits: Option<u8>,
-    /// The process is killed by this signal.
+    /// The process is killed by this signal; with `fails`, the supervisor sees that besides.
     pub killed: Option<u8>,
     /// The verb fails: with the class that decides its code.
     pub fails: Option<Class>,

@@ -86,6 +86,12 @@ pub fn judge(case: &Case, form: Form, expect: &Expect, seen: &Observed) -> Vec<F
         Way::ExecDetach => judge.exec_detached(expect, seen),
         Way::Verbs => judge.verbs(case, expect, seen),
     }
+    if expect.warnings == Some(Warnings::Some) {
+        let mut calls = seen.calls.iter().chain(&seen.cleanup);
+        if !calls.any(|call| !call.records("warning").is_empty()) {
+            judge.find(Check::Log, "a warning", "none");
+        }
+    }
     if !seen.leftovers.is_empty() {
         judge.find(Check::Leftovers, "nothing left", seen.leftovers.join(", "));
     }
@@ -141,9 +147,6 @@ impl Judge {
                 self.failure(expect, class, call);
             }
         }
-        if expect.oom && !exec && !seen.oom {
-            // A foreground `run` has removed the cgroup: nothing to see.
-        }
     }
 
     fn created(&mut self, expect: &Expect, seen: &Observed) {
@@ -173,7 +176,8 @@ impl Judge {
                     self.ended(start, code);
                     self.failure(expect, class, start);
                     // podman and containerd show what the wait for the process gives.
-                    self.waited(Ended::Exited(code), seen.waited);
+                    let ended = expect.killed.map_or(Ended::Exited(code), Ended::Signalled);
+                    self.waited(ended, seen.waited);
                 }
             }
         }
@@ -239,11 +243,8 @@ impl Judge {
         if let Some(record) = errors.first() {
             self.find(Check::Log, "no error record", record.msg.clone());
         }
-        let warnings = call.records("warning");
-        match (expect.warnings, warnings.first()) {
-            (Some(Warnings::Some), None) => self.find(Check::Log, "a warning", "none"),
-            (None, Some(record)) => self.find(Check::Log, "no warning", record.msg.clone()),
-            _ => {}
+        if let (None, Some(record)) = (expect.warnings, call.records("warning").first()) {
+            self.find(Check::Log, "no warning", record.msg.clone());
         }
         if expect.warnings.is_none() && !expect.chatty && !call.stderr.is_empty() {
             self.find(Check::Stderr, "nothing", call.stderr.trim_end());
@@ -306,6 +307,9 @@ impl Judge {
                 let got = format!("containerd: {:?}", got.containerd_kill);
                 self.find(Check::Class, format!("containerd: {gone:?}"), got);
             }
+        }
+        // Nobody looks for a missing command in the words of the other verbs.
+        if !matches!(call.verb(), "run" | "create" | "start" | "exec") {
             return;
         }
         // The code that the runtime itself gave is its own check: here only the words count.

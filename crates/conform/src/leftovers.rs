@@ -65,7 +65,7 @@ impl Before {
     }
 
     /// What is there now and was not then.
-    pub fn leftovers(&self, state: &Path, cgroup: Option<&str>) -> Vec<String> {
+    pub fn leftovers(&self, directories: &[&Path], cgroup: Option<&str>) -> Vec<String> {
         let mut left = Vec::new();
         // A killed process takes its time: some milliseconds are no leftover.
         let deadline = Instant::now() + Duration::from_millis(500);
@@ -88,7 +88,9 @@ impl Before {
         for path in cgroups(cgroup) {
             left.push(format!("cgroup {}", path.display()));
         }
-        left.extend(files(state).iter().map(|path| format!("file {}", path.display())));
+        for path in directories.iter().flat_map(|directory| files(directory)) {
+            left.push(format!("file {}", path.display()));
+        }
         left
     }
 

@@ -1,5 +1,7 @@
 //! Child processes and their streams, one poll loop, always with a deadline.
 
+use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::io::ErrorKind;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::process::{Child, Command};
@@ -13,6 +15,9 @@ use rustix::process::{
 };
 
 use crate::observe::Ended;
+
+/// How often orphans are looked for.
+const TICK: Duration = Duration::from_millis(10);
 
 /// How much of a stream is kept.
 const KEPT: usize = 16 << 10;
@@ -76,6 +81,17 @@ pub enum Event {
     Late,
 }
 
+/// What happens to children that the suite does not know: the subreaper gets
+/// what a runtime leaves behind, and a pid namespace does not end before its
+/// last zombie is taken away.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Orphans {
+    /// They stay: the container's process may be among them, its pid not known yet.
+    Stay,
+    /// They are taken away when they end.
+    Reap,
+}
+
 /// What to wait for.
 #[derive(Debug, Clone, Copy)]
 pub enum Until<'a> {
@@ -88,8 +104,16 @@ pub enum Until<'a> {
 }
 
 /// Reads the streams until something happens or the time is over.
-pub fn pump(streams: &mut [&mut Capture], until: Until<'_>, deadline: Instant) -> Event {
+pub fn pump(
+    streams: &mut [&mut Capture],
+    until: Until<'_>,
+    orphans: Orphans,
+    deadline: Instant,
+) -> Event {
     loop {
+        if orphans == Orphans::Reap {
+            reap_strangers();
+        }
         if let Until::Word(word, _) = until
             && streams.first().is_some_and(|stream| stream.text().contains(word))
         {
@@ -110,7 +134,8 @@ pub fn pump(streams: &mut [&mut Capture], until: Until<'_>, deadline: Instant) -
         if let Until::End(pidfd) | Until::Word(_, pidfd) = &until {
             polled.push(PollFd::new(pidfd, PollFlags::IN));
         }
-        let timeout = Timespec::try_from(left).ok();
+        let slice = if orphans == Orphans::Reap { left.min(TICK) } else { left };
+        let timeout = Timespec::try_from(slice).ok();
         if poll(&mut polled, timeout.as_ref()).is_err_and(|error| error != Errno::INTR) {
             return Event::Late;
         }
@@ -145,6 +170,7 @@ impl Running {
         let began = Instant::now();
         let child = command.spawn()?;
         let pid = Pid::from_child(&child);
+        know(pid);
         let pidfd = pidfd_open(pid, PidfdFlags::empty())?;
         Ok(Self { child, pidfd, began })
     }
@@ -192,6 +218,7 @@ impl Supervised {
     pub fn from_pid_file(text: &str) -> Option<Self> {
         let pid = Pid::from_raw(text.trim().parse().ok().filter(|pid: &i32| *pid > 0)?)?;
         let pidfd = pidfd_open(pid, PidfdFlags::empty()).ok()?;
+        know(pid);
         Some(Self { pid, pidfd })
     }
 
@@ -277,8 +304,31 @@ fn command_line(pid: Pid) -> String {
     line.join(" ").trim_end().to_owned()
 }
 
-/// Takes away every child that has ended.
+thread_local! {
+    /// The processes whose status somebody here is going to ask for.
+    static KNOWN: RefCell<BTreeSet<i32>> = const { RefCell::new(BTreeSet::new()) };
+}
+
+fn know(pid: Pid) {
+    KNOWN.with_borrow_mut(|known| known.insert(pid.as_raw_pid()));
+}
+
+/// Takes away every child that has ended and that nobody here asks for.
+fn reap_strangers() {
+    let own = rustix::process::getpid().as_raw_pid();
+    let thread = rustix::thread::gettid().as_raw_pid();
+    let children = std::fs::read_to_string(format!("/proc/{own}/task/{thread}/children"));
+    for child in children.unwrap_or_default().split_whitespace() {
+        let Some(pid) = child.parse().ok().and_then(Pid::from_raw) else { continue };
+        if !KNOWN.with_borrow(|known| known.contains(&pid.as_raw_pid())) {
+            let _living = waitid(WaitId::Pid(pid), WaitIdOptions::EXITED | WaitIdOptions::NOHANG);
+        }
+    }
+}
+
+/// Takes away every child that has ended. The status of none is asked for any more.
 pub fn reap_all() {
+    KNOWN.with_borrow_mut(BTreeSet::clear);
     while let Ok(Some(_)) = waitid(WaitId::All, WaitIdOptions::EXITED | WaitIdOptions::NOHANG) {}
 }
 

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use rustix::mount::{MountFlags, mount};
+use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 use rustix::process::Signal;
 use serde_json::Value;
 
@@ -18,7 +18,7 @@ use crate::console;
 use crate::launch::Launch;
 use crate::leftovers::{Before, oom_killed};
 use crate::observe::{Call, Ended, Observed, Output};
-use crate::process::{Capture, Event, Running, Supervised, Until, pump};
+use crate::process::{Capture, Event, Orphans, Running, Supervised, Until, pump};
 use crate::runtime::Runtime;
 
 /// The number of getppid(2), a call that nothing needs: filters are tried on it.
@@ -69,8 +69,14 @@ struct Streams {
 }
 
 impl Streams {
+    /// While a verb runs that leaves a process behind.
     fn pump(&mut self, until: Until<'_>, deadline: Instant) -> Event {
-        pump(&mut [&mut self.output, &mut self.errors], until, deadline)
+        pump(&mut [&mut self.output, &mut self.errors], until, Orphans::Stay, deadline)
+    }
+
+    /// While a process runs that is known.
+    fn supervise(&mut self, until: Until<'_>, deadline: Instant) -> Event {
+        pump(&mut [&mut self.output, &mut self.errors], until, Orphans::Reap, deadline)
     }
 
     /// Reads what is still on its way; whoever keeps the streams open is not waited for long.
@@ -115,7 +121,6 @@ impl<'a> Session<'a> {
         form: Form,
         number: u64,
     ) -> std::io::Result<Self> {
-        let before = Before::now();
         let name = format!("{}-{number}", context.worker);
         let directory = context.work.join(&name);
         let path = |name: &str| directory.join(name).to_string_lossy().into_owned();
@@ -162,6 +167,12 @@ impl<'a> Session<'a> {
             &names,
         )?;
         make_state_directory(&directory, case.manner.caller.state_directory)?;
+        // Whatever appears here has got out of the root filesystem.
+        std::fs::create_dir(directory.join("outside"))?;
+        if let (true, Some(cgroup)) = (case.manner.caller.frozen_parent, &cgroup) {
+            freeze(cgroup)?;
+        }
+        let before = Before::now();
         let seconds = case.manner.deadline.unwrap_or(10);
         Ok(Self {
             context,
@@ -196,10 +207,34 @@ impl<'a> Session<'a> {
         self.container = None;
         self.busy.clear();
         let state = self.state_directory();
-        self.seen.leftovers = self.before.leftovers(&state, self.cgroup.as_deref());
+        if self.case.manner.caller.frozen_parent {
+            // The suite's own parent is no leftover; what is frozen in it is thawed.
+            thaw(self.cgroup.as_deref().unwrap_or_default());
+        }
+        let outside = self.directory.join("outside");
+        self.seen.leftovers =
+            self.before.leftovers(&[&state, &outside], self.cgroup.as_deref());
         self.before.clean(self.cgroup.as_deref());
+        if self.case.manner.caller.state_directory != StateDirectory::Plain {
+            let _gone = unmount(self.directory.join("fs"), UnmountFlags::DETACH);
+        }
         let _still_there = std::fs::remove_dir_all(&self.directory);
+        self.generalise();
         self.seen
+    }
+
+    /// Puts the names of the records in the place of paths and ids, so that two runs can be compared.
+    fn generalise(&mut self) {
+        let names = &self.names;
+        let own_id = self.case.manner.caller.id.is_none();
+        let general = |text: &mut String| *text = names.generalise(text, own_id);
+        let seen = &mut self.seen;
+        for call in seen.setup.iter_mut().chain(&mut seen.calls).chain(&mut seen.cleanup) {
+            general(&mut call.stderr);
+            call.args.iter_mut().chain(&mut call.log).for_each(general);
+        }
+        general(&mut seen.output.head);
+        seen.outputs.iter_mut().chain(&mut seen.leftovers).for_each(general);
     }
 
     fn state_directory(&self) -> PathBuf {
@@ -243,7 +278,7 @@ impl<'a> Session<'a> {
             event = self.deliver(send, &mut streams, Some(&running), None, until);
         }
         if event != Event::Late {
-            event = streams.pump(Until::End(running.pidfd()), until);
+            event = streams.supervise(Until::End(running.pidfd()), until);
         }
         let call = self.finish(args, running, event, &mut streams, &log);
         streams.drain();
@@ -304,7 +339,7 @@ impl<'a> Session<'a> {
             if let Some(process) = &process {
                 let event = match late {
                     true => Event::Late,
-                    false => streams.pump(Until::End(process.pidfd()), until),
+                    false => streams.supervise(Until::End(process.pidfd()), until),
                 };
                 self.seen.waited = Some(process.reap(event));
             }
@@ -343,7 +378,7 @@ impl<'a> Session<'a> {
     fn stop_waiting(&mut self) -> std::io::Result<()> {
         if let Some((streams, Some(init))) = &mut self.container {
             init.signal(Signal::KILL);
-            let event = streams.pump(Until::End(init.pidfd()), Instant::now() + self.deadline);
+            let event = streams.supervise(Until::End(init.pidfd()), Instant::now() + self.deadline);
             init.reap(event);
         }
         let delete = self.simple(&["delete", &self.id.clone()])?;
@@ -373,7 +408,7 @@ impl<'a> Session<'a> {
             && let Some((streams, Some(init))) = &mut self.container
         {
             init.signal(Signal::KILL);
-            let event = streams.pump(Until::End(init.pidfd()), Instant::now() + self.deadline);
+            let event = streams.supervise(Until::End(init.pidfd()), Instant::now() + self.deadline);
             init.reap(event);
         }
         for step in &self.case.manner.steps {
@@ -492,7 +527,7 @@ impl<'a> Session<'a> {
 
     fn wait_for_container(&mut self, until: Instant) {
         let Some((streams, Some(process))) = &mut self.container else { return };
-        let event = streams.pump(Until::End(process.pidfd()), until);
+        let event = streams.supervise(Until::End(process.pidfd()), until);
         self.seen.waited = Some(process.reap(event));
         streams.drain();
         let output = &streams.output;
@@ -510,14 +545,20 @@ impl<'a> Session<'a> {
     ) -> Event {
         let end = running.map(Running::pidfd).or(process.map(Supervised::pidfd));
         let Some(end) = end else { return Event::Done };
-        let found = if process.is_none() { self.supervised() } else { None };
         if send.after == Moment::Ready
-            && streams.pump(Until::Word("ready", end), until) == Event::Late
+            && streams.supervise(Until::Word("ready", end), until) == Event::Late
         {
             return Event::Late;
         }
-        // The pid file is there by now, if it was not before.
-        let found = found.or_else(|| if process.is_none() { self.supervised() } else { None });
+        // A runtime may write the pid file after the process has begun.
+        let mut found = None;
+        while process.is_none() && send.to == Target::Process && found.is_none() {
+            if Instant::now() > until {
+                return Event::Late;
+            }
+            found = self.supervised();
+            std::thread::sleep(Duration::from_millis(1));
+        }
         let process = process.or(found.as_ref());
         if send.after == Moment::Stopped {
             while process.is_some_and(|process| !process.is_stopped()) {
@@ -644,6 +685,36 @@ fn hold_create(config: &mut Value, names: &Names) {
     if let Some(config) = config.as_object_mut() {
         config.insert("hooks".to_owned(), serde_json::json!({ "createRuntime": [hook] }));
     }
+}
+
+/// Makes a frozen cgroup, in which whoever enters it stops.
+fn freeze(cgroup: &str) -> std::io::Result<()> {
+    if let Some(path) = frozen(cgroup) {
+        std::fs::create_dir_all(&path)?;
+        std::fs::write(path.join("freezer.state"), "FROZEN")?;
+    }
+    Ok(())
+}
+
+fn thaw(cgroup: &str) {
+    if let Some(path) = frozen(cgroup) {
+        let _gone = std::fs::write(path.join("freezer.state"), "THAWED");
+        crate::process::kill_all();
+        for hierarchy in crate::leftovers::cgroups(Some(&format!("{cgroup}/frozen"))) {
+            crate::leftovers::remove_cgroup(&hierarchy);
+        }
+        if let Some(parent) = path.parent() {
+            crate::leftovers::remove_cgroup(parent);
+        }
+    }
+}
+
+/// The directory of the parent in the freezer's hierarchy (version 1).
+fn frozen(cgroup: &str) -> Option<PathBuf> {
+    let freezer = crate::leftovers::hierarchies()
+        .into_iter()
+        .find(|hierarchy| hierarchy.path.ends_with("freezer"))?;
+    Some(freezer.path.join(cgroup.trim_start_matches('/')).join("frozen"))
 }
 
 /// The directory that `--root` names is below a filesystem that may be full or read-only.

@@ -97,6 +97,7 @@ pub fn size(plan: &Plan<'_>) -> usize {
 fn skip(case: &Case, runtime: &Runtime, rootless: bool, stress: bool) -> Option<&'static str> {
     let hierarchies = crate::leftovers::hierarchies();
     let unified = hierarchies.iter().all(|hierarchy| hierarchy.unified);
+    let selinux = || Path::new("/sys/fs/selinux/enforce").exists();
     let apparmor = || Path::new("/sys/kernel/security/apparmor").exists();
     case.tags.iter().find_map(|tag| match tag {
         Tag::Slow => None,
@@ -107,6 +108,7 @@ fn skip(case: &Case, runtime: &Runtime, rootless: bool, stress: bool) -> Option<
         Tag::CgroupV2 => (!unified).then_some("needs a machine with cgroup v2 only"),
         Tag::CgroupV1 => unified.then_some("needs a machine with cgroup v1"),
         Tag::Apparmor => (!apparmor()).then_some("needs a kernel with AppArmor"),
+        Tag::Selinux => (!selinux()).then_some("needs a kernel with an SELinux policy"),
         Tag::Kvm => (!Path::new("/dev/kvm").exists()).then_some("needs /dev/kvm"),
     })
 }

@@ -23,6 +23,13 @@ const TABLES: &[(&str, &str)] = &[
     ("b-forbidden.toml", include_str!("../cases/b-forbidden.toml")),
     ("b-lookup.toml", include_str!("../cases/b-lookup.toml")),
     ("b-setting.toml", include_str!("../cases/b-setting.toml")),
+    ("c-config.toml", include_str!("../cases/c-config.toml")),
+    ("c-mounts.toml", include_str!("../cases/c-mounts.toml")),
+    ("c-security.toml", include_str!("../cases/c-security.toml")),
+    ("c-resources.toml", include_str!("../cases/c-resources.toml")),
+    ("c-hooks.toml", include_str!("../cases/c-hooks.toml")),
+    ("d-states.toml", include_str!("../cases/d-states.toml")),
+    ("d-crash.toml", include_str!("../cases/d-crash.toml")),
 ];
 
 /// A table that is wrong.
