@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::fs;
+use std::io::{Read, Write};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -31,7 +32,7 @@ impl Host {
         let bin = dir.path().join("rootfs/bin");
         fs::create_dir_all(&bin).unwrap();
         fs::copy("/bin/busybox", bin.join("busybox")).unwrap();
-        for applet in ["sh", "true", "sleep", "cat", "id", "kill", "dd", "pwd"] {
+        for applet in ["sh", "true", "sleep", "cat", "id", "kill", "dd", "pwd", "stty"] {
             std::os::unix::fs::symlink("busybox", bin.join(applet)).unwrap();
         }
         let cgroup = format!("accord-test-{}-{test}", std::process::id());
@@ -466,4 +467,56 @@ fn what_killed_accord_does_not_stop_delete() {
         }
     }
     assert!(killed > 20, "only {killed} steps");
+}
+
+#[test]
+fn a_foreground_run_forwards_signals() {
+    let Some(host) = Host::new("forward") else { return };
+    let script = "trap 'exit 33' TERM; echo ready; while :; do sleep 0.05; done";
+    let bundle = host.bundle("c", &["/bin/sh", "-c", script], |_| ());
+    let mut run = host.accord(&["run", "--bundle", bundle.to_str().unwrap(), "c"]);
+    let mut run = run.stdout(Stdio::piped()).spawn().unwrap();
+    run.stdout.as_mut().unwrap().read_exact(&mut [0; 6]).unwrap();
+    let pid = rustix::process::Pid::from_child(&run);
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+    assert_eq!(run.wait().unwrap().code(), Some(33));
+    host.assert_clean();
+}
+
+#[test]
+fn a_terminal_is_relayed_in_the_foreground() {
+    let Some(host) = Host::new("terminal") else { return };
+    let script = "stty -echo; read line; echo got:$line; exit 5";
+    let bundle = host.bundle("c", &["/bin/sh", "-c", script], |config| {
+        config["process"]["terminal"] = json!(true);
+    });
+    let mut run = host.accord(&["run", "--bundle", bundle.to_str().unwrap(), "c"]);
+    let mut run = run.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    run.stdin.take().unwrap().write_all(b"hello\n").unwrap();
+    let output = run.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(5), "{output:?}");
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(text.ends_with("got:hello\r\n"), "{text:?}");
+    host.assert_clean();
+}
+
+#[test]
+fn a_hook_begins_with_the_ordinary_signals() {
+    let Some(host) = Host::new("hook-signals") else { return };
+    let seen = host.path("seen");
+    let script = format!("grep -E 'Sig(Blk|Ign)' /proc/self/status >{}", seen.display());
+    let hook =
+        json!({ "path": "/bin/sh", "args": ["sh", "-c", script], "env": ["PATH=/bin:/usr/bin"] });
+    let bundle = host.bundle("c", &["/bin/true"], |config| {
+        config["hooks"] = json!({ "createRuntime": [hook] });
+    });
+    // And with a caller that ignores the end of its children.
+    let mut run = Command::new("/bin/sh");
+    run.args(["-c", "trap '' CHLD HUP; exec \"$@\"", "sh", env!("CARGO_BIN_EXE_accord"), "--root"]);
+    run.arg(host.path("state")).args(["run", "--bundle"]).arg(bundle).arg("c");
+    let output = run.output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    let none = "SigBlk:\t0000000000000000\nSigIgn:\t0000000000000000\n";
+    assert_eq!(fs::read_to_string(seen).unwrap(), none);
+    host.assert_clean();
 }

@@ -71,7 +71,8 @@ impl Names {
             Value::String(text) => Value::String(self.fill(text)),
             Value::Array(list) => list.iter().map(|value| self.fill_value(value)).collect(),
             Value::Object(map) => {
-                let filled = map.iter().map(|(key, value)| (self.fill(key), self.fill_value(value)));
+                let filled =
+                    map.iter().map(|(key, value)| (self.fill(key), self.fill_value(value)));
                 Value::Object(filled.collect())
             }
             other => other.clone(),
@@ -382,9 +383,10 @@ fn interpreted(name: &str) -> Vec<u8> {
     let offset = elf.len();
     elf.extend(name.as_bytes());
     elf.push(0);
-    let header = elf.get_mut(HEADERS..).unwrap_or_default().chunks_exact_mut(HEADER_SIZE).find(
-        |header| header.first_chunk::<4>().is_some_and(|kind| *kind == PT_NOTE.to_le_bytes()),
-    );
+    let header =
+        elf.get_mut(HEADERS..).unwrap_or_default().chunks_exact_mut(HEADER_SIZE).find(|header| {
+            header.first_chunk::<4>().is_some_and(|kind| *kind == PT_NOTE.to_le_bytes())
+        });
     let Some(header) = header else { return elf };
     let word = |value: usize| u64::try_from(value).unwrap_or_default().to_le_bytes();
     let size = word(name.len() + 1);

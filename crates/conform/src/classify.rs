@@ -39,7 +39,8 @@ pub fn podman_class(text: &str) -> PodmanClass {
 /// A path like /proc/self/attr/exec between back quotes.
 fn names_attribute(text: &str) -> bool {
     text.split('`').skip(1).step_by(2).any(|path| {
-        path.starts_with("/proc/") && (path.contains("/attr/exec") || path.contains("/attr/current"))
+        path.starts_with("/proc/")
+            && (path.contains("/attr/exec") || path.contains("/attr/current"))
     })
 }
 
@@ -170,7 +171,10 @@ mod tests {
     const TEXTS: &[(&str, u8, u8, u8, u8)] = &[
         (
             r#"exec: "x": executable file not found in $PATH: no such file or directory"#,
-            127, 127, 127, 127,
+            127,
+            127,
+            127,
+            127,
         ),
         (r#"exec: "/x": permission denied"#, 126, 126, 126, 126),
         (r#"exec: "/etc": is a directory: permission denied"#, 126, 126, 126, 126),

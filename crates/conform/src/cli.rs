@@ -71,9 +71,8 @@ fn measure(args: &ConformArgs, cases: &[Case]) -> Result<u8, Failure> {
     let runtimes =
         args.runtimes.iter().map(|text| Runtime::parse(text)).collect::<Result<Vec<_>, _>>()?;
     let filters: Vec<_> = args.filter.iter().map(|pattern| WildMatch::new(pattern)).collect();
-    let chosen = |case: &&Case| {
-        filters.is_empty() || filters.iter().any(|filter| filter.matches(&case.id))
-    };
+    let chosen =
+        |case: &&Case| filters.is_empty() || filters.iter().any(|filter| filter.matches(&case.id));
     let cases: Vec<Case> = cases.iter().filter(chosen).cloned().collect();
     let slow = runtimes.iter().any(|runtime| runtime.mode == Mode::Microvm);
     let plan = Plan {

@@ -287,7 +287,9 @@ impl Judge {
             return self.find(Check::Log, "one error record", got);
         };
         match serde_json::from_str::<LogRecord>(line) {
-            Err(error) => self.find(Check::Log, "a record with level, msg, time", error.to_string()),
+            Err(error) => {
+                self.find(Check::Log, "a record with level, msg, time", error.to_string())
+            }
             Ok(record) => {
                 self.equal(Check::Log, "error", record.level.as_str());
                 if !is_rfc3339(&record.time) {
@@ -302,11 +304,11 @@ impl Judge {
 
     fn classes(&mut self, expect: &Expect, class: Class, call: &Call, text: &str) {
         let Some(got) = call.classes else { return };
-        if let Some(gone) = expect.gone {
-            if got.containerd_kill != gone {
-                let got = format!("containerd: {:?}", got.containerd_kill);
-                self.find(Check::Class, format!("containerd: {gone:?}"), got);
-            }
+        if let Some(gone) = expect.gone
+            && got.containerd_kill != gone
+        {
+            let got = format!("containerd: {:?}", got.containerd_kill);
+            self.find(Check::Class, format!("containerd: {gone:?}"), got);
         }
         // Nobody looks for a missing command in the words of the other verbs.
         if !matches!(call.verb(), "run" | "create" | "start" | "exec") {
@@ -338,7 +340,11 @@ impl Judge {
 
     fn output(&mut self, expect: &Expect, seen: &Observed) {
         if let Some(size) = expect.output_size {
-            self.equal(Check::Output, format!("{size} bytes"), format!("{} bytes", seen.output.size));
+            self.equal(
+                Check::Output,
+                format!("{size} bytes"),
+                format!("{} bytes", seen.output.size),
+            );
         }
         self.printed(expect, &seen.output.head);
     }
@@ -356,7 +362,8 @@ impl Judge {
             let document: Value = serde_json::from_str(output).unwrap_or_default();
             let got = document.pointer(pointer).unwrap_or(&Value::Null);
             if got != expected {
-                let (expected, got) = (format!("{pointer}: {expected}"), format!("{pointer}: {got}"));
+                let (expected, got) =
+                    (format!("{pointer}: {expected}"), format!("{pointer}: {got}"));
                 self.find(Check::Output, expected, got);
             }
         }

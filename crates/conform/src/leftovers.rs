@@ -157,9 +157,8 @@ pub fn oom_killed(cgroup: &str) -> bool {
     cgroups(Some(cgroup)).iter().any(|path| {
         ["memory.oom_control", "memory.events"].iter().any(|file| {
             let text = std::fs::read_to_string(path.join(file)).unwrap_or_default();
-            text.lines().any(|line| {
-                line.strip_prefix("oom_kill ").is_some_and(|count| count.trim() != "0")
-            })
+            text.lines()
+                .any(|line| line.strip_prefix("oom_kill ").is_some_and(|count| count.trim() != "0"))
         })
     })
 }

@@ -119,8 +119,9 @@ pub fn pump(
         {
             return Event::Heard;
         }
-        let open: Vec<usize> =
-            (0..streams.len()).filter(|i| streams.get(*i).is_some_and(|s| s.fd.is_some())).collect();
+        let open: Vec<usize> = (0..streams.len())
+            .filter(|i| streams.get(*i).is_some_and(|s| s.fd.is_some()))
+            .collect();
         if matches!(until, Until::Silence) && open.is_empty() {
             return Event::Done;
         }
@@ -129,8 +130,7 @@ pub fn pump(
             return Event::Late;
         }
         let fds = open.iter().filter_map(|i| streams.get(*i)?.fd.as_ref());
-        let mut polled: Vec<PollFd<'_>> =
-            fds.map(|fd| PollFd::new(fd, PollFlags::IN)).collect();
+        let mut polled: Vec<PollFd<'_>> = fds.map(|fd| PollFd::new(fd, PollFlags::IN)).collect();
         if let Until::End(pidfd) | Until::Word(_, pidfd) = &until {
             polled.push(PollFd::new(pidfd, PollFlags::IN));
         }
@@ -242,8 +242,10 @@ impl Supervised {
         if event == Event::Late {
             return Ended::Hung;
         }
-        match waitid(WaitId::PidFd(self.pidfd.as_fd()), WaitIdOptions::EXITED | WaitIdOptions::NOHANG)
-        {
+        match waitid(
+            WaitId::PidFd(self.pidfd.as_fd()),
+            WaitIdOptions::EXITED | WaitIdOptions::NOHANG,
+        ) {
             Ok(Some(status)) => match (status.exit_status(), status.terminating_signal()) {
                 (Some(code), _) => Ended::Exited(u8::try_from(code).unwrap_or(u8::MAX)),
                 (_, Some(signal)) => Ended::Signalled(u8::try_from(signal).unwrap_or(u8::MAX)),

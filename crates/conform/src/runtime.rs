@@ -57,9 +57,8 @@ impl Runtime {
         };
         let mut words = command.unwrap_or(name).split_whitespace().map(str::to_owned);
         let program = words.next().unwrap_or_default();
-        let path = find(&program).ok_or_else(|| {
-            Failure::text("find runtime", &program, "there is no such program")
-        })?;
+        let path = find(&program)
+            .ok_or_else(|| Failure::text("find runtime", &program, "there is no such program"))?;
         let mut args: Vec<String> = words.collect();
         let mut annotations = Vec::new();
         let mode = match handler {

@@ -212,8 +212,7 @@ impl<'a> Session<'a> {
             thaw(self.cgroup.as_deref().unwrap_or_default());
         }
         let outside = self.directory.join("outside");
-        self.seen.leftovers =
-            self.before.leftovers(&[&state, &outside], self.cgroup.as_deref());
+        self.seen.leftovers = self.before.leftovers(&[&state, &outside], self.cgroup.as_deref());
         self.before.clean(self.cgroup.as_deref());
         if self.case.manner.caller.state_directory != StateDirectory::Plain {
             let _gone = unmount(self.directory.join("fs"), UnmountFlags::DETACH);
@@ -333,8 +332,8 @@ impl<'a> Session<'a> {
         if call.ended == Ended::Exited(0) {
             let mut late = false;
             for send in &self.case.manner.send {
-                late |= self.deliver(send, &mut streams, None, process.as_ref(), until)
-                    == Event::Late;
+                late |=
+                    self.deliver(send, &mut streams, None, process.as_ref(), until) == Event::Late;
             }
             if let Some(process) = &process {
                 let event = match late {
@@ -582,11 +581,7 @@ impl<'a> Session<'a> {
     }
 
     /// Starts a verb.
-    fn launch(
-        &mut self,
-        args: &[String],
-        io: Io,
-    ) -> std::io::Result<(Running, Streams, PathBuf)> {
+    fn launch(&mut self, args: &[String], io: Io) -> std::io::Result<(Running, Streams, PathBuf)> {
         use std::os::unix::process::CommandExt;
         self.calls += 1;
         let log = self.directory.join(format!("log-{}", self.calls));

@@ -81,7 +81,8 @@ fn set(done: &mut [Option<Cell>], index: usize, cell: Cell) {
 }
 
 fn jobs<'a>(plan: &Plan<'a>) -> Vec<Job<'a>> {
-    let all = plan.cases.iter().flat_map(|case| case.forms().into_iter().map(move |form| (case, form)));
+    let all =
+        plan.cases.iter().flat_map(|case| case.forms().into_iter().map(move |form| (case, form)));
     all.filter(|(_, form)| plan.forms.is_empty() || plan.forms.contains(form))
         .enumerate()
         .map(|(index, (case, form))| Job { index, case, form })
@@ -193,17 +194,17 @@ fn cell(job: &Job<'_>, runtime: &Runtime, runs: Vec<Observed>) -> Result<Cell, F
     let expect = job.case.expect(job.form);
     let expect = expect.map_err(|e| Failure::text("read case", &job.case.id, e.to_string()))?;
     let total = runs.len();
-    let judged: Vec<_> = runs
-        .into_iter()
-        .map(|seen| (judge(job.case, job.form, &expect, &seen), seen))
-        .collect();
+    let judged: Vec<_> =
+        runs.into_iter().map(|seen| (judge(job.case, job.form, &expect, &seen), seen)).collect();
     let departed = judged.iter().filter(|(findings, seen)| is_bad(findings, seen)).count();
     let worst = judged.iter().position(|(findings, seen)| is_bad(findings, seen)).unwrap_or(0);
     let Some((findings, seen)) = judged.into_iter().nth(worst) else {
         return Err(Failure::text("run case", &job.case.id, "it was not run"));
     };
     let verdict = if departed > 0 { Verdict::Departs } else { Verdict::Pass };
-    Ok(Cell::measured(job.case, job.form, runtime, &expect, verdict, findings, seen, total, departed))
+    Ok(Cell::measured(
+        job.case, job.form, runtime, &expect, verdict, findings, seen, total, departed,
+    ))
 }
 
 fn is_bad(findings: &[crate::judge::Finding], seen: &Observed) -> bool {

@@ -21,15 +21,16 @@ use rustix::net::{
     AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, listen, socket_with,
 };
 
+use crate::console::Receiver;
 use crate::options::{CgroupManager, Create, Source};
 use crate::store::{ContainerRecord, Entry, START};
-use crate::{Runtime, console, container, facts, hooks, limits};
+use crate::{Runtime, container, facts, hooks, limits, relay};
 
 /// Where the terminal goes, if there is one.
 #[derive(Debug)]
 pub(crate) enum Terminal {
     /// To the console socket.
-    Socket(PathBuf),
+    Socket(Receiver),
     /// To us; here once the child has opened it.
     Kept(Option<OwnedFd>),
     /// There is none.
@@ -46,7 +47,7 @@ impl Terminal {
         foreground: bool,
     ) -> Result<Self> {
         match (process.terminal().unwrap_or(false), socket) {
-            (true, Some(socket)) => Ok(Self::Socket(socket.clone())),
+            (true, Some(socket)) => Receiver::of_terminal(socket).map(Self::Socket),
             (true, None) if foreground => Ok(Self::Kept(None)),
             (true, None) => {
                 let cause =
@@ -64,8 +65,10 @@ impl Terminal {
 
     pub(crate) fn take(&mut self, master: OwnedFd) -> Result<()> {
         match self {
-            Self::Socket(socket) => console::send_terminal(socket, master.as_fd()),
+            Self::Socket(receiver) => receiver.send_terminal(master.as_fd()),
             Self::Kept(place) => {
+                // From the first moment: a program asks only once, when it starts.
+                relay::fit(&master);
                 *place = Some(master);
                 Ok(())
             }
@@ -172,7 +175,7 @@ impl Parent for Handler {
         };
         let metadata = seccomp.and_then(|seccomp| seccomp.listener_metadata().as_deref());
         let state = self.state(pid, Status::Creating);
-        console::send_listener(path, listener.as_fd(), pid, metadata, &state)
+        Receiver::of_listener(path)?.send_listener(listener.as_fd(), pid, metadata, &state)
     }
 
     fn hook_output(&mut self) -> Option<String> {

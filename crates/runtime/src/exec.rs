@@ -7,17 +7,18 @@ use accord_bundle::state::Status;
 use accord_cgroup::Cgroup;
 use accord_container::compile::{Facts, Pad, Settings, compile_exec};
 use accord_container::needs::{self, Given, Opened};
-use accord_container::spawn::{Parent, spawn};
+use accord_container::spawn::{Child, Parent, spawn};
 use accord_outcome::{Failure, Quoted, Result};
 use bumpalo::Bump;
 use oci_spec::runtime::{Capabilities, Process, Spec};
 
 use crate::build::{self, Terminal};
+use crate::console::Receiver;
 use crate::container::Container;
+use crate::foreground::Foreground;
 use crate::options::{Exec, ExecProcess, ProcessChanges};
-use crate::relay::Foreground;
 use crate::run::Ended;
-use crate::{Runtime, console, facts, limits, sealed};
+use crate::{Runtime, facts, limits, sealed};
 
 struct Handler<'c> {
     container: &'c Container,
@@ -54,7 +55,8 @@ impl Parent for Handler<'_> {
             return Ok(());
         };
         let metadata = seccomp.and_then(|seccomp| seccomp.listener_metadata().as_deref());
-        console::send_listener(path, listener.as_fd(), pid, metadata, &self.container.state())
+        let state = self.container.state();
+        Receiver::of_listener(path)?.send_listener(listener.as_fd(), pid, metadata, &state)
     }
 }
 
@@ -89,6 +91,7 @@ pub fn exec(rt: &Runtime, exec: &Exec) -> Result<Ended> {
         false => Some(Foreground::new(false)?),
     };
     let terminal = Terminal::choose(&process, exec.console_socket.as_ref(), !exec.detach)?;
+    let pidfd = exec.pidfd_socket.as_deref().map(Receiver::of_pidfd).transpose()?;
     let init = container.init()?;
     let mut cgroup = container.record.cgroup.clone();
     if exec.cgroups.is_empty() {
@@ -137,7 +140,8 @@ pub fn exec(rt: &Runtime, exec: &Exec) -> Result<Ended> {
         cgroup: &cgroup,
     };
     child.build(&compiled.plan, &mut handler)?;
-    let started = child.run(&compiled.plan, &mut handler).and_then(|()| tell(exec, &child));
+    let started =
+        child.run(&compiled.plan, &mut handler).and_then(|()| tell(exec, pidfd.as_ref(), &child));
     if let Err(failure) = started {
         child.kill();
         return Err(failure);
@@ -150,9 +154,9 @@ pub fn exec(rt: &Runtime, exec: &Exec) -> Result<Ended> {
     foreground.wait(child.pid, child.pidfd.as_fd(), master).map(Some)
 }
 
-fn tell(exec: &Exec, child: &accord_container::spawn::Child) -> Result<()> {
-    if let Some(socket) = &exec.pidfd_socket {
-        console::send_pidfd(socket, child.pidfd.as_fd())?;
+fn tell(exec: &Exec, pidfd: Option<&Receiver>, child: &Child) -> Result<()> {
+    if let Some(receiver) = pidfd {
+        receiver.send_pidfd(child.pidfd.as_fd())?;
     }
     match &exec.pid_file {
         // conmon takes the pid file for the proof that the program runs.

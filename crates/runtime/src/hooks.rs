@@ -3,11 +3,13 @@
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use accord_bundle::state::OciState;
 use accord_outcome::{Cause, Failure, Quoted, Result};
+use accord_sys::process::reset_signals;
 use oci_spec::runtime::Hook;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{MemfdFlags, memfd_create};
@@ -66,7 +68,7 @@ fn run_one(label: &str, hook: &Hook, state: &OciState) -> Result<()> {
     let (out, err) = (output.try_clone().map_err(io)?, output.try_clone().map_err(io)?);
     let mut command = Command::new(hook.path());
     if let Some([name, args @ ..]) = hook.args().as_deref() {
-        let _command = std::os::unix::process::CommandExt::arg0(&mut command, name).args(args);
+        let _command = command.arg0(name).args(args);
     }
     let env = hook.env().as_deref().unwrap_or_default();
     let _command = command
@@ -75,6 +77,7 @@ fn run_one(label: &str, hook: &Hook, state: &OciState) -> Result<()> {
         .stdin(input)
         .stdout(Stdio::from(out))
         .stderr(Stdio::from(err));
+    reset_signals_of(&mut command);
     let mut child = command.spawn().map_err(io)?;
     let timeout = hook.timeout().and_then(|seconds| u64::try_from(seconds).ok());
     if let Some(timeout) = timeout.map(Duration::from_secs)
@@ -98,6 +101,18 @@ fn run_one(label: &str, hook: &Hook, state: &OciState) -> Result<()> {
         Some(words) => failure.with_note(format!("it printed {}", Quoted(words))),
         None => failure,
     })
+}
+
+/// A hook begins with the ordinary signals, not with those that a verb in the foreground
+/// holds back.
+#[expect(unsafe_code, reason = "code between fork and execve")]
+fn reset_signals_of(command: &mut Command) {
+    let reset = || {
+        reset_signals();
+        Ok(())
+    };
+    // SAFETY: it makes system calls only.
+    let _command = unsafe { command.pre_exec(reset) };
 }
 
 /// Whether the process ends in time. One that cannot be watched is waited for.

@@ -15,6 +15,7 @@ pub mod events;
 pub mod exec;
 mod facts;
 pub mod features;
+pub mod foreground;
 mod hooks;
 pub mod inspect;
 pub mod kill;
@@ -70,6 +71,8 @@ impl Runtime {
             })?,
             None => store::default_root(),
         };
+        // Hooks and containers are children of ours, and their status counts.
+        accord_sys::process::keep_child_status();
         Ok(Self { root, global })
     }
 }

@@ -7,9 +7,10 @@ use accord_outcome::{Outcome, Result};
 use bumpalo::Bump;
 
 use crate::build::{Built, How, Terminal, build};
+use crate::console::Receiver;
 use crate::container::Container;
+use crate::foreground::Foreground;
 use crate::options::{Delete, Run};
-use crate::relay::Foreground;
 use crate::{Runtime, create, delete, sealed, start};
 
 /// How a foreground `run` or `exec` ended; detached, there is nothing to say yet.
@@ -29,8 +30,9 @@ pub fn run(rt: &Runtime, run: &Run) -> Result<Ended> {
         true => None,
         false => Some(Foreground::new(!run.no_subreaper)?),
     };
+    let pidfd = run.create.pidfd_socket.as_deref().map(Receiver::of_pidfd).transpose()?;
     let mut built = build(rt, &run.create, &how, &arena)?;
-    if let Err(failure) = let_go(rt, run, &mut built) {
+    if let Err(failure) = let_go(rt, run, pidfd.as_ref(), &mut built) {
         // What ran already is stopped; the record goes with it.
         built.child.kill();
         return Err(failure);
@@ -53,12 +55,12 @@ pub fn run(rt: &Runtime, run: &Run) -> Result<Ended> {
     Ok(Some(outcome))
 }
 
-fn let_go(rt: &Runtime, run: &Run, built: &mut Built<'_>) -> Result<()> {
+fn let_go(rt: &Runtime, run: &Run, pidfd: Option<&Receiver>, built: &mut Built<'_>) -> Result<()> {
     let plan = built.plan;
     built.child.run(&plan, &mut built.handler)?;
     let hooks = built.handler.spec.hooks().as_ref();
     if hooks.is_some_and(|all| all.poststart().is_some()) {
         start::after_start(&Container::find(rt, &run.create.id)?)?;
     }
-    create::tell(&run.create, &built.child)
+    create::tell(&run.create, pidfd, &built.child)
 }

@@ -148,7 +148,9 @@ fn make_missing(root: BorrowedFd<'_>, wanted: &Path, make: Make, strict: bool) -
         };
         match made {
             Ok(()) => parent = open(root, prefix.as_c_str()?, strict)?,
-            Err(Errno::EXIST) if strict => return Err(Errno::LOOP),
+            // Another container with this root made it just now: no link is opened when strict,
+            // so it is not one. Look again.
+            Err(Errno::EXIST) if strict => return Ok(Made::Link(Path::of(&[path])?)),
             Err(Errno::EXIST) => {
                 let before = path.get(..start).ok_or(Errno::INVAL)?;
                 let after = path.get(end..).ok_or(Errno::INVAL)?;

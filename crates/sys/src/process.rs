@@ -111,6 +111,21 @@ pub fn setns(fd: BorrowedFd<'_>, flags: u64) -> Result<()> {
 /// A program starts with what its parent ignored (`signal(7)`): a container
 /// must not depend on whether its engine ran under `nohup`.
 pub fn reset_signals() {
+    (1..=64).for_each(default_action);
+    let none: u64 = 0;
+    const SIG_SETMASK: usize = 2;
+    let args = [SIG_SETMASK, (&raw const none).addr(), 0, SIGSET_BYTES, 0, 0];
+    // SAFETY: `none` is a signal set of the size given.
+    let _set = unsafe { call(Sysno::rt_sigprocmask, args) };
+}
+
+/// Keeps the status of children until it is asked for: a caller that ignores SIGCHLD
+/// (`trap '' CHLD`) passes that on, and then the kernel throws the status away.
+pub fn keep_child_status() {
+    default_action(17);
+}
+
+fn default_action(signal: usize) {
     let action = kernel_sigaction {
         sa_handler_kernel: None,
         sa_flags: 0,
@@ -119,16 +134,9 @@ pub fn reset_signals() {
         sa_mask: unsafe { core::mem::zeroed() },
     };
     debug_assert_eq!(SIG_DFL, 0);
-    for signal in 1..=64usize {
-        let args = [signal, (&raw const action).addr(), 0, SIGSET_BYTES, 0, 0];
-        // SAFETY: `action` is a whole sigaction. KILL and STOP say EINVAL, which is right.
-        let _set = unsafe { call(Sysno::rt_sigaction, args) };
-    }
-    let none: u64 = 0;
-    const SIG_SETMASK: usize = 2;
-    let args = [SIG_SETMASK, (&raw const none).addr(), 0, SIGSET_BYTES, 0, 0];
-    // SAFETY: `none` is a signal set of the size given.
-    let _set = unsafe { call(Sysno::rt_sigprocmask, args) };
+    let args = [signal, (&raw const action).addr(), 0, SIGSET_BYTES, 0, 0];
+    // SAFETY: `action` is a whole sigaction. KILL and STOP say EINVAL, which is right.
+    let _set = unsafe { call(Sysno::rt_sigaction, args) };
 }
 
 /// Blocks the given signals for this thread and returns a `signalfd(2)`
