@@ -290,7 +290,7 @@ fn a_container_that_cannot_be_built_leaves_nothing() {
     let Some(host) = Host::new("broken") else { return };
     let mount = |source: &str, target: &str, options: &[&str]| json!({"destination": target, "type": "bind", "source": source, "options": options});
     type Change = Box<dyn Fn(&mut Value)>;
-    let cases: [(&str, Change, &str); 5] = [
+    let cases: [(&str, Change, &str); 6] = [
         (
             "source",
             Box::new(move |config| {
@@ -324,6 +324,11 @@ fn a_container_that_cannot_be_built_leaves_nothing() {
                 config["linux"]["namespaces"][1]["path"] = json!("/no/such");
             }),
             r#"open namespace "/no/such": ENOENT"#,
+        ),
+        (
+            "unsupported",
+            Box::new(|config| config["linux"]["intelRdt"] = json!({"closID": "c"})),
+            r#"config.json "/linux/intelRdt": is not supported by this version"#,
         ),
         (
             "hook",

@@ -295,6 +295,7 @@ pub(crate) fn build<'p>(
             "microvm is not supported by this version",
         ));
     }
+    refuse_unsupported(&bundle.spec)?;
     let unprivileged = facts::is_unprivileged();
     let rootless = rt.global.rootless.unwrap_or(unprivileged);
     let linux = bundle.spec.linux().as_ref();
@@ -369,6 +370,19 @@ fn device_rules(spec: &Spec) -> Result<Vec<Rule>> {
     let mut rules = asked.into_iter().flatten().map(Rule::new).collect::<Result<Vec<_>>>()?;
     rules.extend(default_rules());
     Ok(rules)
+}
+
+/// What is asked for and would be passed over in silence is refused by name.
+fn refuse_unsupported(spec: &Spec) -> Result<()> {
+    let Some(linux) = spec.linux() else { return Ok(()) };
+    let devices = linux.net_devices().as_ref().is_some_and(|devices| !devices.is_empty());
+    let asked = [("/linux/intelRdt", linux.intel_rdt().is_some()), ("/linux/netDevices", devices)];
+    match asked.iter().find(|(_, asked)| *asked) {
+        Some((field, _)) => {
+            Err(Failure::text("config.json", field, "is not supported by this version"))
+        }
+        None => Ok(()),
+    }
 }
 
 /// What the annotations ask of the systemd unit, by name and value.
