@@ -1,5 +1,5 @@
 # The two commands are `make run` and `make test`; both do all their own set-up.
-.PHONY: build run test lint conform help clean
+.PHONY: build run test lint bench conform help clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^[^:]*Makefile://; s/:.*##/\t/'
@@ -21,3 +21,7 @@ test: ## every test, lint included
 lint: ## formatting, clippy, shell scripts
 	@tools/setup build
 	@tools/lint
+
+bench: build ## accord beside crun, runc and a floor: time, memory, system calls
+	@tools/setup bench
+	@bench/run
