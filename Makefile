@@ -2,7 +2,7 @@
 .PHONY: build run test lint bench conform help clean
 
 help: ## this list
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^[^:]*Makefile://; s/:.*##/\t/'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/'
 
 build: ## the static release binary at bin/accord
 	@tools/setup build
@@ -25,3 +25,5 @@ lint: ## formatting, clippy, shell scripts
 bench: build ## accord beside crun, runc and a floor: time, memory, system calls
 	@tools/setup bench
 	@bench/run
+
+include testbed/testbed.mk kernel/kernel.mk

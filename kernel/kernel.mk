@@ -1,7 +1,5 @@
-# Included by the top Makefile.
-
 .PHONY: kernel
 
-# bin/vmlinux and bin/bzImage, the kernel of Accord's microVMs.
-kernel:
-	kernel/build
+kernel: ## the microVMs' kernel: bin/vmlinux and bin/bzImage
+	@tools/setup kernel
+	@kernel/build

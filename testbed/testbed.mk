@@ -1,10 +1,9 @@
-# Included by the top Makefile.
+.PHONY: testbed testbed-test
 
-.PHONY: testbed testbed-image
+testbed: ## a shell in the testbed: systemd, cgroup v2, KVM
+	@tools/setup testbed
+	@testbed/run -t bash -l
 
-# A shell in the machine; it ends with the shell, unless testbed/up started it.
-testbed:
-	testbed/run -t bash -l
-
-testbed-image:
-	testbed/image
+testbed-test: ## every test in the testbed, in each place
+	@tools/setup testbed
+	@testbed/test
