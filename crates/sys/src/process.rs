@@ -187,6 +187,19 @@ pub fn close_on_exec_from(first: u32) -> Result<()> {
     unsafe { call(Sysno::close_range, args) }.map(drop)
 }
 
+/// `close_range(2)`: closes the descriptors from `first` to `last`, now.
+///
+/// # Safety
+/// Nothing in this process may use them any more: their owners must have been forgotten,
+/// or be in a part of the process that will not run again (a child after `fork`).
+///
+/// # Errors
+/// As the man page.
+pub unsafe fn close_range(first: u32, last: u32) -> Result<()> {
+    // SAFETY: no pointers; whose descriptors these are is the caller's promise.
+    unsafe { call(Sysno::close_range, [first as usize, last as usize, 0, 0, 0, 0]) }.map(drop)
+}
+
 /// `dup3(2)` onto one of the standard descriptors 0, 1, 2.
 ///
 /// # Errors

@@ -141,6 +141,14 @@ pub fn keep_capabilities(keep: bool) -> Result<()> {
     prctl(8, usize::from(keep), 0).map(drop)
 }
 
+/// `PR_SET_SECUREBITS`.
+///
+/// # Errors
+/// EPERM without CAP_SETPCAP.
+pub fn set_securebits(bits: u8) -> Result<()> {
+    prctl(28, usize::from(bits), 0).map(drop)
+}
+
 /// `PR_SET_DUMPABLE` 0: nobody without CAP_SYS_PTRACE in the process's user
 /// namespace may look into `/proc/PID` of this process.
 ///

@@ -1,0 +1,198 @@
+//! The jail of the server: a root that is the tree, eight capabilities, the descriptors that
+//! it needs, and the system calls that a file server makes.
+//!
+//! What a server that has been taken over is left with is what it serves anyway:
+//!
+//! - The root is exchanged for a private copy of the tree's mounts, where no device can be
+//!   opened (a guest may make device nodes), no symbolic link is followed, and nothing runs.
+//! - `/proc/self/fd`, by which the pass-through opens again what it has looked up, is cut out
+//!   of procfs as a mount of its own: `..` leads nowhere, least of all to `/proc/sys`.
+//! - Of root's powers it keeps those over files. CAP_DAC_READ_SEARCH is not among them,
+//!   because `open_by_handle_at(2)` opens any file of the file system, inside the tree or not.
+
+use std::fs::File;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+
+use accord_outcome::{Failure, Result};
+use accord_sys::Errno;
+use accord_sys::mount::{Attributes, mount_setattr};
+use accord_sys::process::{close_range, dup_onto_stdio, single_threaded, unshare};
+use accord_sys::security::{
+    CapabilitySets, Ids, capset, drop_bounding, in_bounding_set, set_ids, set_no_new_privs,
+    set_securebits, set_undumpable,
+};
+use linux_raw_sys::general::{
+    AT_EMPTY_PATH, AT_RECURSIVE, CLONE_NEWNS, MOUNT_ATTR_NODEV, MOUNT_ATTR_NOEXEC,
+    MOUNT_ATTR_NOSUID, MOUNT_ATTR_NOSYMFOLLOW, MOUNT_ATTR_RDONLY, MS_PRIVATE,
+};
+use rustix::fs::{CWD, Mode, OFlags, open};
+use rustix::mount::{MoveMountFlags, OpenTreeFlags, UnmountFlags, move_mount, open_tree, unmount};
+use rustix::process::{Resource, Rlimit, chdir, fchdir, getrlimit, pivot_root, setrlimit, umask};
+
+use crate::{Options, filter};
+
+const CAP_CHOWN: u8 = 0;
+const CAP_DAC_OVERRIDE: u8 = 1;
+const CAP_FOWNER: u8 = 3;
+const CAP_FSETID: u8 = 4;
+const CAP_SETGID: u8 = 6;
+const CAP_SETUID: u8 = 7;
+const CAP_MKNOD: u8 = 27;
+const CAP_SETFCAP: u8 = 31;
+
+/// What the server needs to make files as the guest's users and to change any of them.
+const KEPT: [u8; 8] = [
+    CAP_CHOWN,
+    CAP_DAC_OVERRIDE,
+    CAP_FOWNER,
+    CAP_FSETID,
+    CAP_SETGID,
+    CAP_SETUID,
+    CAP_MKNOD,
+    CAP_SETFCAP,
+];
+
+/// `SECBIT_NO_SETUID_FIXUP`, locked: a change of the effective user, which gives a new file its
+/// owner, leaves the capabilities alone. Who may do what has been decided in the guest.
+const KEEP_CAPABILITIES: u8 = 1 << 2 | 1 << 3;
+
+/// What the server has in the jail that it could not open there.
+#[derive(Debug)]
+pub(crate) struct Inside {
+    /// `/proc/self/fd`.
+    pub(crate) open_files: File,
+    /// How many descriptors it may have.
+    pub(crate) descriptors: u64,
+}
+
+/// Locks the process up.
+///
+/// # Safety
+/// As [`serve`](crate::serve): descriptors are closed under their owners.
+#[expect(unsafe_code, reason = "closes the descriptors of a process that has been forked")]
+pub(crate) unsafe fn enter(connection: &OwnedFd, options: &Options<'_>) -> Result<Inside> {
+    if !single_threaded().map_err(failed("count", "threads"))? {
+        return Err(Failure::text("jail", "file server", "the process has more than one thread"));
+    }
+    set_undumpable().map_err(failed("set undumpable", "file server"))?;
+    let descriptors = raise_descriptor_limit()?;
+
+    let open_files = own_open_files()?;
+    let mut keep = vec![connection.as_raw_fd(), open_files.as_raw_fd()];
+    keep.extend(options.keep.iter().map(|fd| fd.as_raw_fd()));
+    // SAFETY: the caller's promise.
+    unsafe { close_all_but(keep) }?;
+
+    change_root(options)?;
+    drop_privileges()?;
+    umask(Mode::empty());
+    filter::load()?;
+    Ok(Inside { open_files: File::from(open_files), descriptors })
+}
+
+/// Each file that the guest knows costs a descriptor. The limit that counts is the hard one.
+fn raise_descriptor_limit() -> Result<u64> {
+    let limit = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit })
+        .map_err(failed("raise", "RLIMIT_NOFILE"))?;
+    Ok(limit.maximum.unwrap_or(u64::MAX))
+}
+
+/// `/proc/self/fd` as the root of a mount of its own.
+fn own_open_files() -> Result<OwnedFd> {
+    let failed = failed("detach", "/proc/self/fd");
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    let mount = open_tree(CWD, c"/proc/self/fd", flags).map_err(failed)?;
+    let lock = Attributes {
+        set: u64::from(
+            MOUNT_ATTR_RDONLY | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC,
+        ),
+        propagation: u64::from(MS_PRIVATE),
+        ..Attributes::default()
+    };
+    mount_setattr(mount.as_fd(), c"", AT_EMPTY_PATH, &lock).map_err(failed)?;
+    Ok(mount)
+}
+
+/// Closes all descriptors but these and puts `/dev/null` in the place of the standard ones.
+///
+/// # Safety
+/// As [`close_range`].
+#[expect(unsafe_code, reason = "closes the descriptors of a process that has been forked")]
+unsafe fn close_all_but(mut keep: Vec<i32>) -> Result<()> {
+    let failed = failed("close", "descriptors");
+    let null = open(c"/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
+        .map_err(self::failed("open", "/dev/null"))?;
+    for number in 0..=2 {
+        // A descriptor to be kept may be one of the standard ones: the caller's stderr.
+        if !keep.contains(&i32::from(number)) {
+            dup_onto_stdio(null.as_fd(), number).map_err(failed)?;
+        }
+    }
+    drop(null);
+    keep.sort_unstable();
+    let mut first = 3;
+    for fd in keep.iter().filter_map(|fd| u32::try_from(*fd).ok()).filter(|fd| *fd > 2) {
+        if fd > first {
+            // SAFETY: the caller's promise.
+            unsafe { close_range(first, fd.saturating_sub(1)) }.map_err(failed)?;
+        }
+        first = fd.saturating_add(1);
+    }
+    // SAFETY: the caller's promise.
+    unsafe { close_range(first, u32::MAX) }.map_err(failed)
+}
+
+/// Makes a private copy of the tree's mounts the root and lets go of all others.
+fn change_root(options: &Options<'_>) -> Result<()> {
+    const TREE: u32 = AT_EMPTY_PATH | AT_RECURSIVE;
+    let root = options.root.as_os_str().as_encoded_bytes();
+    let failed = |step: &'static str| move |errno| Failure::errno(step, root, raw(errno));
+
+    unshare(u64::from(CLONE_NEWNS)).map_err(self::failed("unshare", "mount namespace"))?;
+    let private = Attributes { propagation: u64::from(MS_PRIVATE), ..Attributes::default() };
+    mount_setattr(CWD, c"/", AT_RECURSIVE, &private)
+        .map_err(self::failed("make private", "mounts"))?;
+
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE
+        | OpenTreeFlags::OPEN_TREE_CLOEXEC
+        | OpenTreeFlags::AT_RECURSIVE;
+    let tree = open_tree(CWD, options.root, flags).map_err(failed("clone mounts of"))?;
+    let lock = Attributes {
+        set: u64::from(
+            MOUNT_ATTR_NODEV | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC | MOUNT_ATTR_NOSYMFOLLOW,
+        ),
+        ..private
+    };
+    mount_setattr(tree.as_fd(), c"", TREE, &lock).map_err(failed("restrict mounts of"))?;
+    let to_root = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
+    move_mount(&tree, c"", CWD, options.root, to_root).map_err(failed("mount"))?;
+    fchdir(&tree).map_err(failed("enter"))?;
+    // The old root ends up over the new one at "/" and is taken off there (pivot_root(2), NOTES).
+    pivot_root(c".", c".").map_err(failed("pivot to"))?;
+    unmount(c".", UnmountFlags::DETACH).map_err(failed("leave the host for"))?;
+    chdir(c"/").map_err(failed("enter"))
+}
+
+fn drop_privileges() -> Result<()> {
+    set_ids(Ids::Groups(&[])).map_err(failed("drop", "supplementary groups"))?;
+    set_securebits(KEEP_CAPABILITIES).map_err(failed("set", "securebits"))?;
+    for capability in (0..=63).filter(|capability| !KEPT.contains(capability)) {
+        if in_bounding_set(capability) {
+            drop_bounding(capability).map_err(failed("drop", "bounding set"))?;
+        }
+    }
+    let kept = KEPT.iter().fold(0, |set, capability| set | 1 << capability);
+    // Emptying the inheritable set empties the ambient one.
+    capset(CapabilitySets { effective: kept, permitted: kept, inheritable: 0 })
+        .map_err(failed("drop", "capabilities"))?;
+    set_no_new_privs().map_err(failed("set", "no_new_privs"))
+}
+
+fn raw(errno: Errno) -> i32 {
+    errno.raw_os_error()
+}
+
+fn failed(step: &'static str, object: &'static str) -> impl Fn(Errno) -> Failure + Copy {
+    move |errno| Failure::errno(step, object, raw(errno))
+}
