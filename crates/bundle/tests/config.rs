@@ -98,17 +98,19 @@ fn user_namespace() -> [(&'static str, Value); 3] {
 
 #[test]
 fn the_version_is_one_of_major_1() {
-    let not = r#"config.json "/ociVersion": not a version 1 of the specification"#;
-    let no = r#"config.json "/ociVersion": not a version number"#;
+    let not = |given| {
+        format!(r#"config.json "/ociVersion": "{given}" is not a version 1 of the specification"#)
+    };
+    let no = |given| format!(r#"config.json "/ociVersion": "{given}" is not a version number"#);
     check(&[
         (&[("/ociVersion", json!("1.0.0"))], ""),
         (&[("/ociVersion", json!("1.0.2-dev"))], ""),
         (&[("/ociVersion", json!("1.2.1+dev"))], ""),
         (&[("/ociVersion", json!("1.99.0"))], ""),
-        (&[("/ociVersion", json!("2.0.0"))], not),
-        (&[("/ociVersion", json!("0.9.0"))], not),
-        (&[("/ociVersion", json!("1.0"))], no),
-        (&[("/ociVersion", json!("permission denied"))], no),
+        (&[("/ociVersion", json!("2.0.0"))], &not("2.0.0")),
+        (&[("/ociVersion", json!("0.9.0"))], &not("0.9.0")),
+        (&[("/ociVersion", json!("1.0"))], &no("1.0")),
+        (&[("/ociVersion", json!("permission denied"))], &no(r"permission\x20denied")),
         (&[("/ociVersion", Value::Null)], r#"config.json "/ociVersion": must be set"#),
     ]);
 }
@@ -245,9 +247,12 @@ fn what_a_container_needs_is_set() {
         (&[("/process/args", json!([""]))], ""),
         (
             &[("/process/cwd", json!("tmp"))],
-            r#"config.json "/process/cwd": must be an absolute path"#,
+            r#"config.json "/process/cwd": "tmp" is not an absolute path"#,
         ),
-        (&[("/process/cwd", json!(""))], r#"config.json "/process/cwd": must be an absolute path"#),
+        (
+            &[("/process/cwd", json!(""))],
+            r#"config.json "/process/cwd": "" is not an absolute path"#,
+        ),
         (&[("/linux", Value::Null), ("/hostname", Value::Null)], ""),
     ]);
 }
@@ -322,7 +327,7 @@ fn namespaces_are_named_once_by_absolute_paths() {
         (&[joined("cgroup")], ""),
         (
             &[("/linux/namespaces/-", json!({ "type": "cgroup", "path": "x" }))],
-            r#"config.json "/linux/namespaces/5/path": must be an absolute path"#,
+            r#"config.json "/linux/namespaces/5/path": "x" is not an absolute path"#,
         ),
         (&[("/linux/namespaces/-", json!({ "type": "cgroup", "path": "" }))], ""),
     ]);
@@ -469,11 +474,11 @@ fn mounts_are_well_formed() {
         ),
         (
             &[("/linux/maskedPaths/-", json!("proc/x"))],
-            r#"config.json "/linux/maskedPaths/10": must be an absolute path"#,
+            r#"config.json "/linux/maskedPaths/10": "proc/x" is not an absolute path"#,
         ),
         (
             &[("/linux/readonlyPaths/0", json!(""))],
-            r#"config.json "/linux/readonlyPaths/0": must be an absolute path"#,
+            r#"config.json "/linux/readonlyPaths/0": "" is not an absolute path"#,
         ),
         (
             &[("/linux/namespaces", json!([{ "type": "uts" }]))],
@@ -546,7 +551,7 @@ fn hooks_are_absolute_and_end() {
         let text = |cause: &str| format!(r#"config.json "/hooks/{kind}/1/{cause}"#);
         check(&[
             (&hooks(json!({ "path": "/y", "timeout": 1 })), ""),
-            (&hooks(json!({ "path": "y" })), &text(r#"path": must be an absolute path"#)),
+            (&hooks(json!({ "path": "y" })), &text(r#"path": "y" is not an absolute path"#)),
             (&hooks(json!({ "path": "/y", "timeout": 0 })), &text(r#"timeout": must be above 0"#)),
             (&hooks(json!({ "path": "/y", "timeout": -1 })), &text(r#"timeout": must be above 0"#)),
         ]);
@@ -643,7 +648,7 @@ fn devices_and_resources_are_well_formed() {
         (&device(json!({ "path": "/dev/x", "type": "p" })), ""),
         (
             &device(json!({ "path": "dev/x", "type": "p" })),
-            &at(r#"devices/0/path": must be an absolute path"#),
+            &at(r#"devices/0/path": "dev/x" is not an absolute path"#),
         ),
         (
             &device(json!({ "path": "/dev/x", "type": "a" })),
@@ -726,18 +731,18 @@ fn the_rest_is_well_formed() {
         ),
         (
             &[("/vm", json!({ "kernel": { "path": "vmlinux" } }))],
-            r#"config.json "/vm/kernel/path": must be an absolute path"#,
+            r#"config.json "/vm/kernel/path": "vmlinux" is not an absolute path"#,
         ),
         (
             &[("/vm", json!({ "kernel": { "path": "/k", "initrd": "i" } }))],
-            r#"config.json "/vm/kernel/initrd": must be an absolute path"#,
+            r#"config.json "/vm/kernel/initrd": "i" is not an absolute path"#,
         ),
         (
             &[(
                 "/vm",
                 json!({ "kernel": { "path": "/k" }, "image": { "path": "i", "format": "raw" } }),
             )],
-            r#"config.json "/vm/image/path": must be an absolute path"#,
+            r#"config.json "/vm/image/path": "i" is not an absolute path"#,
         ),
     ]);
     let bundle =

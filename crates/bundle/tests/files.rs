@@ -53,7 +53,7 @@ fn a_process_is_loaded_from_its_file() {
     );
     let cases = [
         (r#"{ "cwd": "/", "args": [] }"#, r#"process.json "/args": must not be empty"#),
-        (r#"{ "cwd": "x", "args": ["a"] }"#, r#"process.json "/cwd": must be an absolute path"#),
+        (r#"{ "cwd": "x", "args": ["a"] }"#, r#"process.json "/cwd": "x" is not an absolute path"#),
         (
             r#"{ "cwd": "/", "args": ["a"], "user": { "uid": 4294967295 } }"#,
             r#"process.json "/user/uid": 4294967295 is not a user or group"#,

@@ -15,6 +15,7 @@ mod sysctl;
 
 use std::path::Path;
 
+use accord_outcome::Quoted;
 use oci_spec::runtime::{LinuxResources, Process, Spec};
 
 use crate::fault::{Checked, Warnings, fault};
@@ -55,11 +56,12 @@ pub(crate) fn resources(resources: &LinuxResources) -> Checked {
 
 fn version(spec: &Spec) -> Checked {
     const AT: &str = "/ociVersion";
+    let given = Quoted(spec.version());
     match semver::Version::parse(spec.version()) {
         Ok(version) if version.major == 1 => Ok(()),
-        Ok(_) => fault(AT, "not a version 1 of the specification"),
+        Ok(_) => fault(AT, format!("{given} is not a version 1 of the specification")),
         Err(_) if spec.version().is_empty() => fault(AT, "must be set"),
-        Err(_) => fault(AT, "not a version number"),
+        Err(_) => fault(AT, format!("{given} is not a version number")),
     }
 }
 
@@ -97,6 +99,9 @@ fn vm(spec: &Spec) -> Checked {
 fn absolute(path: &Path, at: impl FnOnce() -> String) -> Checked {
     match path.is_absolute() {
         true => Ok(()),
-        false => fault(at(), "must be an absolute path"),
+        false => {
+            let given = Quoted(path.as_os_str().as_encoded_bytes());
+            fault(at(), format!("{given} is not an absolute path"))
+        }
     }
 }
