@@ -42,6 +42,11 @@ impl Cgroup {
                 check_unused(&unified.dir)?;
             }
         }
+        // Whoever enters would stop at once, and on v1 could not even be killed.
+        if self.is_frozen()? {
+            let dir = self.v1_dir("freezer").or(self.v2_dir()).unwrap_or(Path::new(""));
+            return Err(Failure::text("create cgroup", path_bytes(dir), "is in a frozen cgroup"));
+        }
         self.execute(&steps, &hindrances)?;
         made.keep();
         Ok(())
