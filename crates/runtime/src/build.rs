@@ -16,14 +16,14 @@ use accord_container::seccomp;
 use accord_container::spawn::{Child, Parent, spawn};
 use accord_outcome::{Failure, Result};
 use bumpalo::Bump;
-use oci_spec::runtime::{Process, Spec};
+use oci_spec::runtime::{Linux, Process, Spec};
 use rustix::net::{
     AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, listen, socket_with,
 };
 
 use crate::console::Receiver;
 use crate::options::{CgroupManager, Create, Source};
-use crate::store::{ContainerRecord, Entry, START};
+use crate::store::{self, ContainerRecord, Entry, START};
 use crate::{Runtime, container, facts, hooks, limits, relay};
 
 /// Where the terminal goes, if there is one.
@@ -137,7 +137,7 @@ impl Handler {
 
 impl Parent for Handler {
     fn id_maps(&mut self, pid: i32) -> Result<()> {
-        let linux = self.spec.linux().as_ref();
+        let linux = linux_of(&self.spec);
         let uids = linux.and_then(|linux| linux.uid_mappings().as_deref()).unwrap_or_default();
         let gids = linux.and_then(|linux| linux.gid_mappings().as_deref()).unwrap_or_default();
         id_maps::write(pid, uids, gids)
@@ -146,7 +146,7 @@ impl Parent for Handler {
     fn set_up(&mut self, pid: i32) -> Result<()> {
         if !self.record.cgroup.is_entered_by_clone() {
             let rules = device_rules(&self.spec)?;
-            let linux = self.spec.linux().as_ref();
+            let linux = linux_of(&self.spec);
             let resources = linux.and_then(|linux| linux.resources().as_ref());
             let properties = unit_properties(&self.spec);
             self.record.cgroup.start(pid, resources, Some(&rules), &properties)?;
@@ -169,7 +169,7 @@ impl Parent for Handler {
     }
 
     fn listener(&mut self, listener: OwnedFd, pid: i32) -> Result<()> {
-        let seccomp = self.spec.linux().as_ref().and_then(|linux| linux.seccomp().as_ref());
+        let seccomp = linux_of(&self.spec).and_then(|linux| linux.seccomp().as_ref());
         let Some(path) = seccomp.and_then(|seccomp| seccomp.listener_path().as_ref()) else {
             return Ok(());
         };
@@ -191,7 +191,8 @@ pub(crate) struct How {
     pub(crate) start_socket: bool,
 }
 
-fn driver(rt: &Runtime) -> Driver {
+/// Who makes the cgroup.
+pub(crate) fn driver(rt: &Runtime) -> Driver {
     match rt.global.cgroup_manager {
         CgroupManager::Cgroupfs => Driver::Cgroupfs,
         CgroupManager::Systemd => Driver::Systemd,
@@ -205,15 +206,11 @@ pub(crate) fn listen_fds() -> u32 {
 }
 
 /// The container's filter, compiled, with what is odd in it told.
-pub(crate) fn filter(
-    rt: &Runtime,
-    spec: &Spec,
-) -> Result<Option<(Vec<accord_sys::security::Instruction>, u32)>> {
-    let Some(seccomp) = spec.linux().as_ref().and_then(|linux| linux.seccomp().as_ref()) else {
+pub(crate) fn filter(spec: &Spec) -> Result<Option<(Vec<accord_sys::security::Instruction>, u32)>> {
+    let Some(seccomp) = linux_of(spec).and_then(|linux| linux.seccomp().as_ref()) else {
         return Ok(None);
     };
-    let cache = rt.root.join(".cache");
-    let filter = seccomp::compile(seccomp, Some(&cache))?;
+    let filter = seccomp::compile(seccomp, Some(&store::cache()))?;
     for warning in filter.warnings {
         log::warn!("{warning}");
     }
@@ -298,9 +295,8 @@ pub(crate) fn build<'p>(
     refuse_unsupported(&bundle.spec)?;
     let unprivileged = facts::is_unprivileged();
     let rootless = rt.global.rootless.unwrap_or(unprivileged);
-    let linux = bundle.spec.linux().as_ref();
-    let path =
-        linux.and_then(|linux| linux.cgroups_path().as_ref()).map(|path| path.to_string_lossy());
+    let path = linux_of(&bundle.spec).and_then(|linux| linux.cgroups_path().as_ref());
+    let path = path.map(|path| path.to_string_lossy());
     let layout = Layout::detect()?;
     let cgroup = Cgroup::plan(&layout, path.as_deref(), &create.id, driver(rt), rootless)?;
     let facts = facts::gather(&bundle, &cgroup);
@@ -317,7 +313,7 @@ pub(crate) fn build<'p>(
         id: create.id.clone(),
         rootfs: bundle.rootfs(),
         bundle: bundle.dir.clone(),
-        filter: filter(rt, &bundle.spec)?,
+        filter: filter(&bundle.spec)?,
         cgroup_entries: cgroup.entries(),
         home: home(&bundle.rootfs(), &process)?,
     };
@@ -340,16 +336,16 @@ pub(crate) fn build<'p>(
     entry.save(&handler.record)?;
     entry.save_config(&handler.spec)?;
     // Until it is made it may be somebody else's, whose processes are not ours to kill.
-    make_cgroup(rt, &cgroup, &handler.spec)?;
-    undo.cgroup = Some(cgroup);
+    let resources = linux_of(&handler.spec).and_then(|linux| linux.resources().as_ref());
+    cgroup.create(resources)?;
+    prepare(rt, undo.cgroup.insert(cgroup), &handler.spec)?;
     handler.record.cgroup_made = true;
     entry.save(&handler.record)?;
     populate(&entry, compiled, handler, undo)
 }
 
-fn make_cgroup(rt: &Runtime, cgroup: &Cgroup, spec: &Spec) -> Result<()> {
-    let resources = spec.linux().as_ref().and_then(|linux| linux.resources().as_ref());
-    cgroup.create(resources)?;
+/// Makes the new cgroup ready for its first process.
+fn prepare(rt: &Runtime, cgroup: &Cgroup, spec: &Spec) -> Result<()> {
     // The systemd manager makes the cgroup, and applies all this, with the first process.
     if cgroup.is_entered_by_clone() {
         cgroup.set_devices(&device_rules(spec)?)?;
@@ -362,10 +358,14 @@ fn make_cgroup(rt: &Runtime, cgroup: &Cgroup, spec: &Spec) -> Result<()> {
     Ok(())
 }
 
+fn linux_of(spec: &Spec) -> Option<&Linux> {
+    spec.linux().as_ref()
+}
+
 /// The device rules of the configuration, and those of the devices that every
 /// container has. Without rules all others are denied (GHSA-g54h-m393-cpwq).
 fn device_rules(spec: &Spec) -> Result<Vec<Rule>> {
-    let resources = spec.linux().as_ref().and_then(|linux| linux.resources().as_ref());
+    let resources = linux_of(spec).and_then(|linux| linux.resources().as_ref());
     let asked = resources.and_then(|resources| resources.devices().as_ref());
     let mut rules = asked.into_iter().flatten().map(Rule::new).collect::<Result<Vec<_>>>()?;
     rules.extend(default_rules());

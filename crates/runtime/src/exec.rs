@@ -111,7 +111,7 @@ pub fn exec(rt: &Runtime, exec: &Exec) -> Result<Ended> {
         id: exec.id.clone(),
         rootfs: container.record.rootfs.clone(),
         bundle: container.record.bundle.clone(),
-        filter: build::filter(rt, &spec)?,
+        filter: build::filter(&spec)?,
         cgroup_entries: cgroup.entries(),
         home: build::home(&container.record.rootfs, &process)?,
         ..Settings::default()

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use accord_bundle::Bundle;
-use accord_cgroup::{Cgroup, Driver, Layout};
+use accord_cgroup::{Cgroup, Layout};
 use accord_container::compile::{Pad, Settings, compile, home_of};
 use accord_container::show;
 use accord_outcome::Result;
@@ -33,14 +33,16 @@ pub fn plan(rt: &Runtime, bundle: &Path, format: Format) -> Result<String> {
         linux.and_then(|linux| linux.cgroups_path().as_ref()).map(|path| path.to_string_lossy());
     let layout = Layout::detect()?;
     let id = "ID";
-    let cgroup = Cgroup::plan(&layout, path.as_deref(), id, Driver::Cgroupfs, false)?;
+    let rootless = rt.global.rootless.unwrap_or_else(facts::is_unprivileged);
+    let cgroup = Cgroup::plan(&layout, path.as_deref(), id, build::driver(rt), rootless)?;
     let facts = facts::gather(&bundle, &cgroup);
     let settings = Settings {
         start_socket: true,
         id: id.into(),
         rootfs: bundle.rootfs(),
         bundle: bundle.dir.clone(),
-        filter: build::filter(rt, &bundle.spec)?,
+        filter: build::filter(&bundle.spec)?,
+        cgroup_entries: cgroup.entries(),
         home: Some(home_of(&bundle.rootfs(), process.user().uid())?),
         ..Settings::default()
     };

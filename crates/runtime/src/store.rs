@@ -37,6 +37,12 @@ pub fn default_root() -> PathBuf {
     }
 }
 
+/// Where compiled seccomp filters are kept, for the containers of all state directories
+/// alike: what is in it is nobody's, and no container leaves it behind.
+pub(crate) fn cache() -> PathBuf {
+    default_root().join(".cache")
+}
+
 /// A container's state directory.
 #[derive(Debug, Clone)]
 pub struct Entry {

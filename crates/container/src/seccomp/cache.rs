@@ -75,7 +75,7 @@ impl Entry {
     }
 
     fn try_store(&self, program: &[Instruction]) -> io::Result<()> {
-        match DirBuilder::new().mode(0o700).create(&self.directory) {
+        match DirBuilder::new().recursive(true).mode(0o700).create(&self.directory) {
             Err(error) if error.kind() != ErrorKind::AlreadyExists => return Err(error),
             _ => {}
         }
