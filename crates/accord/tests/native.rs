@@ -121,9 +121,7 @@ impl Host {
             let names = entries.filter(|entry| entry.path().is_dir());
             names.map(|entry| entry.file_name().into_string().unwrap()).collect()
         };
-        let mut states = names(&self.path("state"));
-        states.retain(|name| !name.starts_with('.'));
-        assert_eq!(states, [""; 0], "states");
+        assert_eq!(names(&self.path("state")), [""; 0], "states");
         for cgroup in self.cgroups() {
             assert_eq!(names(&cgroup), [""; 0], "cgroups in {}", cgroup.display());
         }
@@ -438,8 +436,7 @@ fn many_containers_at_once() {
 #[test]
 fn what_killed_accord_does_not_stop_delete() {
     let Some(host) = Host::new("killed") else { return };
-    if Command::new("strace").arg("-V").output().is_err() {
-        eprintln!("SKIPPED killed: strace is missing");
+    if !has_strace("killed") {
         return;
     }
     let bundle = host.bundle("c", &["/bin/sleep", "1000"], |_| ());
@@ -523,5 +520,173 @@ fn a_hook_begins_with_the_ordinary_signals() {
     assert!(output.status.success(), "{output:?}");
     let none = "SigBlk:\t0000000000000000\nSigIgn:\t0000000000000000\n";
     assert_eq!(fs::read_to_string(seen).unwrap(), none);
+    host.assert_clean();
+}
+
+/// Whether strace is here, which delays a call or makes it fail.
+fn has_strace(test: &str) -> bool {
+    let found = Command::new("strace").arg("-V").output().is_ok();
+    if !found {
+        eprintln!("SKIPPED {test}: strace is missing");
+    }
+    found
+}
+
+#[test]
+fn a_child_that_is_faster_than_who_cloned_it_is_not_taken_for_it() {
+    let Some(host) = Host::new("overtaken") else { return };
+    if !has_strace("overtaken") {
+        return;
+    }
+    // Clock offsets need an intermediate process. It returns from the clone late, so that
+    // its child could ask for its limits before it is introduced.
+    let bundle = host.bundle("c", &["/bin/sh", "-c", "exit $(ulimit -n)"], |config| {
+        let limit = json!({"type": "RLIMIT_NOFILE", "soft": 77, "hard": 77});
+        config["process"]["rlimits"] = json!([limit]);
+        config["linux"]["namespaces"].as_array_mut().unwrap().push(json!({"type": "time"}));
+        config["linux"]["timeOffsets"] = json!({"boottime": {"secs": 1000}});
+    });
+    let status = Command::new("strace")
+        .args(["-f", "-qq", "-o", "/dev/null", "-e", "trace=clone3"])
+        .args(["-e", "inject=clone3:delay_exit=200000"])
+        .arg(env!("CARGO_BIN_EXE_accord"))
+        .arg("--root")
+        .arg(host.path("state"))
+        .args(["run", "--bundle", bundle.to_str().unwrap(), "c"])
+        .stdin(Stdio::null())
+        .status()
+        .unwrap();
+    assert_eq!(status.code(), Some(77));
+    host.assert_clean();
+}
+
+#[test]
+fn many_execs_at_once_all_have_their_status() {
+    let Some(host) = Host::new("execs") else { return };
+    let bundle = host.bundle("c", &["/bin/sleep", "1000"], |_| ());
+    host.ok(&["run", "--detach", "--bundle", bundle.to_str().unwrap(), "c"]);
+    for round in 0..10 {
+        let start = |number: usize| {
+            let exit = format!("exit {number}");
+            host.accord(&["exec", "c", "/bin/sh", "-c", &exit]).spawn().unwrap()
+        };
+        let mut children: Vec<_> = (0..50).map(start).collect();
+        for (number, child) in children.iter_mut().enumerate() {
+            let status = child.wait().unwrap();
+            assert_eq!(status.code(), i32::try_from(number).ok(), "{round}.{number}");
+        }
+    }
+    host.ok(&["delete", "--force", "c"]);
+    host.assert_clean();
+}
+
+#[test]
+fn a_process_by_exec_is_in_all_namespaces_of_the_container() {
+    let Some(host) = Host::new("namespaces") else { return };
+    let map = json!([{"containerID": 0, "hostID": 0, "size": 65536}]);
+    for user in [false, true] {
+        let bundle = host.bundle("c", &["/bin/sleep", "1000"], |config| {
+            let namespaces = config["linux"]["namespaces"].as_array_mut().unwrap();
+            namespaces.push(json!({"type": "cgroup"}));
+            namespaces.push(json!({"type": "time"}));
+            if user {
+                namespaces.push(json!({"type": "user"}));
+                config["linux"]["uidMappings"] = map.clone();
+                config["linux"]["gidMappings"] = map.clone();
+            }
+        });
+        host.ok(&["run", "--detach", "--bundle", bundle.to_str().unwrap(), "c"]);
+        let script = "for n in cgroup ipc mnt net pid time user uts; do \
+                      busybox readlink /proc/1/ns/$n; busybox readlink /proc/self/ns/$n; done";
+        let output = host.ok(&["exec", "c", "/bin/sh", "-c", script]);
+        let lines: Vec<&str> = output.lines().collect();
+        assert_eq!(lines.len(), 16, "{output}");
+        for pair in lines.chunks(2) {
+            assert_eq!(pair[0], pair[1]);
+        }
+        host.ok(&["delete", "--force", "c"]);
+        host.assert_clean();
+    }
+}
+
+#[test]
+fn a_hook_that_cannot_be_executed_is_told_by_its_errno() {
+    let Some(host) = Host::new("hook-errno") else { return };
+    fs::write(host.path("rootfs/plain"), "").unwrap();
+    fs::write(host.path("plain"), "").unwrap();
+    let plain = host.path("plain");
+    let plain = plain.to_str().unwrap();
+    for (kind, path, errno) in [
+        ("createRuntime", "/no/such", "ENOENT"),
+        ("createRuntime", plain, "EACCES"),
+        ("createContainer", "/no/such", "ENOENT"),
+        ("createContainer", plain, "EACCES"),
+        ("startContainer", "/no/such", "ENOENT"),
+        ("startContainer", "/plain", "EACCES"),
+    ] {
+        let bundle = host.bundle("c", &["/bin/true"], |config| {
+            config["hooks"] = json!({ kind: [{ "path": path }] });
+        });
+        let text = format!("run {kind} hook 0 \"{path}\": {errno}");
+        let bundle = bundle.to_str().unwrap();
+        assert_eq!(host.fails(&["run", "--bundle", bundle, "c"]), (1, text.clone()));
+        host.assert_clean();
+        if kind == "startContainer" {
+            // `start` has no plan to look the hook up in.
+            host.ok(&["create", "--bundle", bundle, "c"]);
+            assert_eq!(host.fails(&["start", "c"]), (1, text));
+            host.ok(&["delete", "c"]);
+        }
+    }
+    host.assert_clean();
+}
+
+#[test]
+fn a_directory_that_the_user_may_not_enter_is_a_failure() {
+    let Some(host) = Host::new("cwd") else { return };
+    let closed = host.path("rootfs/closed/inner");
+    fs::create_dir_all(&closed).unwrap();
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o700);
+    fs::set_permissions(host.path("rootfs/closed"), mode).unwrap();
+    let bundle = |cwd: &str, capabilities: Value| {
+        host.bundle("c", &["/bin/pwd"], |config| {
+            config["process"]["cwd"] = json!(cwd);
+            config["process"]["user"] = json!({"uid": 1000, "gid": 1000});
+            config["process"]["capabilities"] = capabilities.clone();
+        })
+    };
+    for cwd in ["/closed", "/closed/inner", "/closed/new"] {
+        let path = bundle(cwd, json!({}));
+        let text = format!("enter working directory \"{cwd}\": EACCES");
+        let args = ["run", "--bundle", path.to_str().unwrap(), "c"];
+        assert_eq!(host.fails(&args), (1, text));
+        host.assert_clean();
+        let all = json!(["CAP_DAC_OVERRIDE"]);
+        let all = json!({"bounding": all, "effective": all, "permitted": all});
+        bundle(cwd, all);
+        assert_eq!(host.ok(&args), format!("{cwd}\n"));
+    }
+    for number in 0..16 {
+        let path = bundle(&format!("/proc/self/fd/{number}"), json!({}));
+        let (code, text) = host.fails(&["run", "--bundle", path.to_str().unwrap(), "c"]);
+        assert_eq!((code, text.contains("working directory")), (1, true), "{text}");
+    }
+    host.assert_clean();
+}
+
+#[test]
+fn a_container_in_a_frozen_cgroup_is_refused() {
+    let Some(host) = Host::new("frozen") else { return };
+    let parent = Path::new("/sys/fs/cgroup/freezer").join(&host.cgroup);
+    if !Path::new("/sys/fs/cgroup/freezer/tasks").exists() {
+        eprintln!("SKIPPED frozen: no freezer of cgroup v1");
+        return;
+    }
+    fs::create_dir(&parent).unwrap();
+    fs::write(parent.join("freezer.state"), "FROZEN").unwrap();
+    let bundle = host.bundle("c", &["/bin/true"], |_| ());
+    let (code, text) = host.fails(&["create", "--bundle", bundle.to_str().unwrap(), "c"]);
+    fs::write(parent.join("freezer.state"), "THAWED").unwrap();
+    assert_eq!((code, text.contains("is in a frozen cgroup")), (1, true), "{text}");
     host.assert_clean();
 }

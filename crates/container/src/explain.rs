@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use accord_outcome::{Cause, Failure, ProgramError, Quoted};
-use accord_stage::{Call, Header, Op, Plan, Request, Str};
+use accord_stage::{Call, Header, KIND_IS_DIRECTORY, Op, Plan, Request, Str};
 
 fn quoted(name: Str<'_>) -> String {
     Quoted(name.0.to_bytes()).to_string()
@@ -62,7 +62,8 @@ fn words(op: &Op<'_>) -> (&'static str, String) {
         Op::SetUid { uid } => ("set uid", uid.to_string()),
         Op::SetCapabilities { .. } => ("set", "capabilities".into()),
         Op::NoNewPrivileges => ("set", "no_new_privs".into()),
-        Op::WorkingDirectory { path, .. } => ("enter working directory", quoted(*path)),
+        Op::MakeWorkingDirectory { path } => ("make working directory", quoted(*path)),
+        Op::WorkingDirectory { path } => ("enter working directory", quoted(*path)),
         Op::Resolve { name, .. } | Op::Exec { name, .. } => ("exec:", quoted(*name)),
         Op::CloseFds { .. } => ("close", "inherited descriptors".into()),
         Op::Ready { .. } => ("wait for", "start".into()),
@@ -77,6 +78,10 @@ fn words(op: &Op<'_>) -> (&'static str, String) {
 fn detail(op: &Op<'_>, call: Call, detail: u8) -> String {
     match (call, op) {
         (Call::Target, _) => ", target".into(),
+        (Call::Kind, Op::Mount { .. } | Op::Bind { .. }) if detail == KIND_IS_DIRECTORY => {
+            ", a directory on a file".into()
+        }
+        (Call::Kind, Op::Bind { .. }) => ", a file on a directory".into(),
         (Call::Change, _) => ", attributes".into(),
         (Call::Spread, _) => ", propagation".into(),
         (Call::Option, Op::Mount { options, .. }) => {
@@ -114,13 +119,12 @@ pub fn failure_after_start(header: &Header, text: &[u8]) -> Failure {
         return failure;
     }
     let call = Call::from_wire(header.call).unwrap_or(Call::Itself);
+    // The label of a hook was quoted when the plan was made.
+    let label = String::from_utf8_lossy(text).into_owned();
     match ending(call, header.errno) {
-        // The label of a hook was quoted when the plan was made.
-        Some(cause) => {
-            let label = String::from_utf8_lossy(text).into_owned();
-            Failure::new("run", label, Cause::Text(cause.into()))
-        }
-        None => unnamed(header),
+        Some(cause) => Failure::new("run", label, Cause::Text(cause.into())),
+        None if label.is_empty() => unnamed(header),
+        None => Failure::errno_on("run", label, header.errno),
     }
 }
 
@@ -134,24 +138,9 @@ fn ending(call: Call, value: i32) -> Option<String> {
         Call::HookStatus => format!("exit status {value}"),
         Call::HookSignal => format!("killed by signal {value}"),
         Call::HookTimeout => "timed out and was killed".into(),
-        Call::Kind => match syscall_name(value) {
-            "EISDIR" => "a directory is there, and a file is to be mounted".into(),
-            "ENOTDIR" => "a file is there where a directory must be".into(),
-            _ => return None,
-        },
         Call::Outside => "leads out of the container".into(),
         _ => return None,
     })
-}
-
-fn syscall_name(errno: i32) -> &'static str {
-    const EISDIR: i32 = 21;
-    const ENOTDIR: i32 = 20;
-    match errno {
-        EISDIR => "EISDIR",
-        ENOTDIR => "ENOTDIR",
-        _ => "",
-    }
 }
 
 fn program(header: &Header, text: &[u8]) -> Option<Failure> {

@@ -22,6 +22,7 @@ pub fn json(compiled: &Compiled<'_>) -> Value {
         "schema": 1,
         "opens": compiled.needs.iter().map(need).collect::<Vec<_>>(),
         "bootstrap": compiled.plan.bootstrap.len(),
+        "beside": compiled.plan.beside,
         "clone": compiled.plan.clone,
         "steps": steps,
     })
@@ -55,7 +56,9 @@ pub fn text(compiled: &Compiled<'_>) -> String {
     for (slot, thing) in compiled.needs.iter().enumerate() {
         line(format!("open {slot}: {}", need(thing)));
     }
-    let clone = format!("clone {}", compiled.plan.clone);
+    let beside = compiled.plan.beside;
+    let beside = beside.map(|slot| format!("pid namespace of {} ", slot.0)).unwrap_or_default();
+    let clone = format!("clone {beside}{}", compiled.plan.clone);
     let bootstrap = compiled.plan.bootstrap.len();
     if bootstrap == 0 {
         line(clone.clone());

@@ -7,11 +7,15 @@
 use std::fs::File;
 use std::io::Read;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::time::{Duration, Instant};
 
 use accord_outcome::{Cause, Failure, Quoted, Result};
-use accord_stage::{HEADER, Header, Kind, MAX_TEXT, Plan, Request, Start, send};
-use accord_sys::process::{Ended, Fork, fork, pidfd_send_signal, single_threaded, wait};
+use accord_stage::{HEADER, Header, Kind, MAX_TEXT, Namespaces, Op, Plan, Request, Start, send};
+use accord_sys::process::{Ended, Fork, fork, pidfd_send_signal, setns, single_threaded, wait};
+use accord_sys::security::set_undumpable;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::{Errno, IoSliceMut};
+use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SocketFlags, SocketType,
     recvmsg, socketpair,
@@ -20,6 +24,13 @@ use rustix::net::{
 use crate::explain;
 
 const SIGKILL: i32 = 9;
+/// How long a child that is asked nothing may say nothing, if it runs no hook, which has
+/// a time limit of its own or none. A mount of a network file system takes its time.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// How often a silent child is looked at.
+const LOOK: Duration = Duration::from_secs(1);
+/// How long a killed child may take to end. In the kernel's hands it cannot be killed.
+const DEATH: Timespec = Timespec { tv_sec: 10, tv_nsec: 0 };
 
 /// What the parent does for its child when asked.
 pub trait Parent {
@@ -67,8 +78,8 @@ pub struct Child {
     /// Its pidfd.
     pub pidfd: OwnedFd,
     sync: OwnedFd,
-    /// Whether it has an intermediate process in front of it that is not reaped yet.
-    intermediate: bool,
+    /// How long it may say nothing.
+    patience: Option<Duration>,
 }
 
 /// Clones the child that carries out the plan.
@@ -94,6 +105,14 @@ pub fn spawn(
     let flags = SocketFlags::CLOEXEC;
     let (ours, theirs) =
         socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None).map_err(failed)?;
+    if let Some(slot) = plan.beside {
+        let pidfd = fds.get(usize::from(slot.0)).copied().ok_or(Errno::BADF);
+        join_pid_namespace(pidfd)
+            .map_err(|errno| Failure::errno("join namespaces", "pid", errno.raw_os_error()))?;
+    }
+    set_socket_timeout(&ours, Timeout::Recv, Some(LOOK)).map_err(failed)?;
+    let has_hooks = plan.numbered().any(|(_, op)| matches!(op, Op::Hook(_)));
+    let patience = (!has_hooks).then_some(PATIENCE);
     let intermediate = !plan.bootstrap.is_empty();
     let namespaces = if intermediate { 0 } else { plan.clone.0 };
     #[expect(unsafe_code, reason = "the one clone of the parent")]
@@ -108,8 +127,15 @@ pub fn spawn(
                 accord_stage::run(plan, start)
             }
         }
-        Fork::Parent { pid, pidfd } => Ok(Child { pid, pidfd, sync: ours, intermediate }),
+        Fork::Parent { pid, pidfd } => Ok(Child { pid, pidfd, sync: ours, patience }),
     }
+}
+
+/// The pid namespace of the next child. It can be looked into from there as soon as it
+/// exists, so it is born as one that none may look into (CVE-2016-9962).
+fn join_pid_namespace(pidfd: std::result::Result<BorrowedFd<'_>, Errno>) -> accord_sys::Result<()> {
+    set_undumpable()?;
+    setns(pidfd?, Namespaces::PID.0)
 }
 
 struct Message {
@@ -146,7 +172,10 @@ impl Child {
                     }
                     self.go()?;
                 }
-                (Some(Kind::Child), Some(pidfd)) => self.adopt(pidfd)?,
+                (Some(Kind::Child), Some(pidfd)) => {
+                    self.adopt(pidfd)?;
+                    self.go()?;
+                }
                 (Some(Kind::Terminal), Some(master)) => parent.terminal(master)?,
                 (Some(Kind::Ready), _) => return Ok(()),
                 (Some(Kind::Failed), _) => {
@@ -189,8 +218,8 @@ impl Child {
     /// Takes the real child from the intermediate process that has cloned it.
     fn adopt(&mut self, pidfd: OwnedFd) -> Result<()> {
         let pid = pid_of(pidfd.as_fd())?;
+        // Gone, it cannot take the answer, which is for its child.
         let _ended = wait(self.pid, true).is_ok();
-        self.intermediate = false;
         (self.pid, self.pidfd) = (pid, pidfd);
         Ok(())
     }
@@ -198,7 +227,13 @@ impl Child {
     /// Kills the child, whatever it is doing, and reaps it.
     pub fn kill(&mut self) {
         let _gone = pidfd_send_signal(self.pidfd.as_fd(), SIGKILL).is_err();
-        let _reaped = wait(self.pid, true).is_ok();
+        let dead = self.is_dead(&DEATH);
+        let _reaped = dead && wait(self.pid, true).is_ok();
+    }
+
+    fn is_dead(&self, timeout: &Timespec) -> bool {
+        let mut fds = [PollFd::new(&self.pidfd, PollFlags::IN)];
+        poll(&mut fds, Some(timeout)).is_ok_and(|ready| ready > 0)
     }
 
     /// Why there is no more message and no program.
@@ -213,34 +248,61 @@ impl Child {
         Failure::new("build", "container", Cause::Text(format!("its process {how}").into()))
     }
 
+    /// The next message; `None` when there will be no more.
     fn receive(&self) -> Result<Option<Message>> {
         let mut bytes = vec![0u8; HEADER + MAX_TEXT];
-        let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-        let mut control = RecvAncillaryBuffer::new(&mut space);
-        let received = loop {
-            let mut parts = [IoSliceMut::new(&mut bytes)];
-            match recvmsg(&self.sync, &mut parts, &mut control, RecvFlags::CMSG_CLOEXEC) {
-                Err(Errno::INTR) => {}
+        let mut silent_since = None;
+        let (length, fd) = loop {
+            // It may have died while somebody else holds its end of the socket.
+            let dead = silent_since.is_some() && self.is_dead(&Timespec { tv_sec: 0, tv_nsec: 0 });
+            let flags = if dead { RecvFlags::DONTWAIT } else { RecvFlags::empty() };
+            match receive(self.sync.as_fd(), &mut bytes, flags) {
+                Ok(received) => break received,
                 Err(Errno::CONNRESET) => return Ok(None),
-                other => {
-                    break other.map_err(|errno| {
-                        Failure::errno("listen to", "container init", errno.raw_os_error())
-                    })?;
+                Err(Errno::AGAIN) if dead => return Ok(None),
+                Err(Errno::AGAIN) => {
+                    let since = silent_since.get_or_insert_with(Instant::now);
+                    if self.patience.is_some_and(|patience| since.elapsed() > patience) {
+                        return Err(Failure::text("build", "container", "its process is stuck"));
+                    }
+                }
+                Err(errno) => {
+                    let errno = errno.raw_os_error();
+                    return Err(Failure::errno("listen to", "container init", errno));
                 }
             }
         };
-        let fd = control.drain().find_map(|message| match message {
-            RecvAncillaryMessage::ScmRights(mut fds) => fds.next(),
-            _ => None,
-        });
-        if received.bytes == 0 {
+        if length == 0 {
             return Ok(None);
         }
-        let Some((header, text)) = bytes.get(..received.bytes).and_then(Header::parse) else {
+        let Some((header, text)) = bytes.get(..length).and_then(Header::parse) else {
             return Err(garbled());
         };
         Ok(Some(Message { header, text: text.to_vec(), fd }))
     }
+}
+
+/// One packet: its length, and the descriptor that came with it.
+fn receive(
+    socket: BorrowedFd<'_>,
+    bytes: &mut [u8],
+    flags: RecvFlags,
+) -> std::result::Result<(usize, Option<OwnedFd>), Errno> {
+    let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut control = RecvAncillaryBuffer::new(&mut space);
+    let flags = flags | RecvFlags::CMSG_CLOEXEC;
+    let received = loop {
+        let mut parts = [IoSliceMut::new(bytes)];
+        match recvmsg(socket, &mut parts, &mut control, flags) {
+            Err(Errno::INTR) => {}
+            other => break other?,
+        }
+    };
+    let fd = control.drain().find_map(|message| match message {
+        RecvAncillaryMessage::ScmRights(mut fds) => fds.next(),
+        _ => None,
+    });
+    Ok((received.bytes, fd))
 }
 
 fn failed(plan: &Plan<'_>, header: &Header, text: &[u8], parent: &mut dyn Parent) -> Failure {

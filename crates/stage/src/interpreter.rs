@@ -46,12 +46,19 @@ pub fn bootstrap(plan: &Plan<'_>, start: Start<'_>) -> ! {
     for op in plan.bootstrap {
         stage.step(op);
     }
+    // The clone may be born into a pid namespace in which others could look into it.
+    let _undumpable = set_undumpable().is_ok();
     let parent = u64::from(linux_raw_sys::general::CLONE_PARENT);
     #[expect(unsafe_code, reason = "the clone goes on in this crate")]
     // SAFETY: this crate has no heap and no locks; this process has one thread.
     let forked = unsafe { fork(plan.clone.0 | parent, None) };
     match forked.at(Call::Create) {
-        Ok(Fork::Child) => run(plan, start),
+        Ok(Fork::Child) => match await_go(start.sync) {
+            // The parent knows us now. What is said before that would overtake `Child`,
+            // and be taken for words of the intermediate process.
+            Ok(()) => run(plan, start),
+            Err(_) => exit(OWN_FAILURE),
+        },
         Ok(Fork::Parent { pidfd, .. }) => {
             let sent = send(start.sync, &Header::of(Kind::Child), [b"", b""], Some(pidfd.as_fd()));
             exit(u8::from(sent.is_err()))
@@ -74,22 +81,11 @@ struct Stage<'a> {
     started: Option<OwnedFd>,
     /// The program that was found.
     program: Option<&'a CStr>,
-    /// Whether the working directory has been entered.
-    inside: bool,
 }
 
 impl<'a> Stage<'a> {
     fn new(start: Start<'a>, index: usize) -> Self {
-        Self {
-            start,
-            index,
-            root: None,
-            null: None,
-            proc: None,
-            started: None,
-            program: None,
-            inside: false,
-        }
+        Self { start, index, root: None, null: None, proc: None, started: None, program: None }
     }
 
     fn carry_out(mut self, ops: &'a [Op<'a>]) -> ! {
@@ -259,7 +255,8 @@ impl<'a> Stage<'a> {
                 Ok(credentials::set_capabilities(sets, ambient)?)
             }
             Op::NoNewPrivileges => Ok(set_no_new_privs()?),
-            Op::WorkingDirectory { path, root } => self.enter_directory(path.0, root),
+            Op::MakeWorkingDirectory { path } => make_directory(path.0),
+            Op::WorkingDirectory { path } => enter_directory(path.0),
             Op::Resolve { name, candidates, search, foreign } => {
                 match exec::resolve(candidates, search, foreign) {
                     Ok(number) => self.program = candidates.get(number).map(|path| path.0),
@@ -371,30 +368,6 @@ impl<'a> Stage<'a> {
         self.proc.as_ref().map(AsFd::as_fd).ok_or(Fault::from(Errno::BADF))
     }
 
-    fn enter_directory(&mut self, path: &CStr, root: bool) -> Done {
-        if self.inside {
-            return Ok(());
-        }
-        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        // A magic link (/proc/self/fd/N) could lead out (CVE-2024-21626).
-        let resolve = ResolveFlags::NO_MAGICLINKS;
-        let mut open = openat2(CWD, path, flags, Mode::empty(), resolve);
-        if root && matches!(open, Err(Errno::NOENT)) {
-            let slash = openat(CWD, c"/", flags, Mode::empty())?;
-            target::open_or_make(slash.as_fd(), path, Make::Directory, false).at(Call::Create)?;
-            open = openat2(CWD, path, flags, Mode::empty(), resolve);
-        }
-        match open.and_then(rustix::process::fchdir) {
-            Err(Errno::ACCESS) if root => return Ok(()),
-            other => other?,
-        }
-        if !accord_sys::kernel::cwd_is_inside()? {
-            return Err(Errno::NOENT).at(Call::Outside);
-        }
-        self.inside = true;
-        Ok(())
-    }
-
     fn ready(&mut self, socket: Option<Slot>) -> Done {
         send(self.start.sync, &Header::of(Kind::Ready), [b"", b""], None).at(Call::Protocol)?;
         let Some(socket) = socket else {
@@ -410,6 +383,34 @@ impl<'a> Stage<'a> {
         };
         self.started = Some(connection);
         Ok(())
+    }
+}
+
+const DIRECTORY: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
+
+/// Opens a directory by its path in the container. A magic link (`/proc/self/fd/N`)
+/// could lead out (CVE-2024-21626).
+fn open_directory(path: &CStr) -> accord_sys::Result<OwnedFd> {
+    openat2(CWD, path, DIRECTORY, Mode::empty(), ResolveFlags::NO_MAGICLINKS)
+}
+
+fn make_directory(path: &CStr) -> Done {
+    match open_directory(path) {
+        Err(Errno::NOENT) => {
+            let slash = openat(CWD, c"/", DIRECTORY, Mode::empty())?;
+            let made = target::open_or_make(slash.as_fd(), path, Make::Directory, false);
+            made.map(drop).at(Call::Create)
+        }
+        // The user may be allowed where root is not (a network file system), or be told.
+        _ => Ok(()),
+    }
+}
+
+fn enter_directory(path: &CStr) -> Done {
+    rustix::process::fchdir(open_directory(path)?)?;
+    match accord_sys::kernel::cwd_is_inside()? {
+        true => Ok(()),
+        false => Err(Errno::NOENT).at(Call::Outside),
     }
 }
 

@@ -17,7 +17,7 @@ use rustix::mount::{
 };
 
 use crate::plan::{Attributes, Change, DeviceKind, FsOption, Spread};
-use crate::protocol::Call;
+use crate::protocol::{Call, KIND_IS_DIRECTORY};
 use crate::target::{self, Make};
 
 /// A failed call inside an operation.
@@ -257,8 +257,9 @@ pub(crate) fn target_for(
     let make = if directory { Make::Directory } else { Make::File };
     let target = target::open_or_make(root, path, make, strict).at(Call::Target)?;
     if target::is_directory(target.as_fd()).at(Call::Target)? != directory {
-        let errno = if directory { Errno::NOTDIR } else { Errno::ISDIR };
-        return Err(errno).at(Call::Kind);
+        // move_mount(2) says ENOTDIR for both.
+        let detail = if directory { KIND_IS_DIRECTORY } else { 0 };
+        return Err(Fault { detail, call: Call::Kind, ..Fault::from(Errno::NOTDIR) });
     }
     Ok(target)
 }

@@ -628,13 +628,16 @@ pub enum Op<'a> {
     },
     /// `PR_SET_NO_NEW_PRIVS`.
     NoNewPrivileges,
-    /// Enter the working directory: first as root, who makes it if it is missing
-    /// and may not be allowed in (a network file system), then as the user.
+    /// Make the working directory if it is missing, which needs root's rights.
+    MakeWorkingDirectory {
+        /// Path.
+        path: Str<'a>,
+    },
+    /// Enter the working directory, as the user that the program will be: one that may
+    /// not enter it is not to find itself in it.
     WorkingDirectory {
         /// Path.
         path: Str<'a>,
-        /// As root: make it if it is missing, leave EACCES to the user.
-        root: bool,
     },
     /// Find the program, as the user that will run it.
     Resolve {
@@ -694,6 +697,10 @@ pub struct Plan<'a> {
     /// joining and making namespaces cannot be mixed in one clone.
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     pub bootstrap: &'a [Op<'a>],
+    /// A process whose pid namespace is that of the clone: its pidfd. The parent joins
+    /// it, which holds for its children only; the rest the process joins itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub beside: Option<Slot>,
     /// The namespaces that the process is cloned into.
     pub clone: Namespaces,
     /// What the process does.

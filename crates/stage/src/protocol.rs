@@ -5,7 +5,7 @@
 //! | from | kind | text | descriptor | answer |
 //! |---|---|---|---|---|
 //! | child | `Ask` | - | - | `Go`, when it is done |
-//! | bootstrap | `Child` | - | pidfd of the real child | - |
+//! | bootstrap | `Child` | - | pidfd of the real child | `Go`, to the real child |
 //! | child | `Terminal` | - | master of the pseudo-terminal | - |
 //! | child | `Listener` | - | seccomp notify listener | - |
 //! | child | `Ready` | - | - | `Go` (or `start` connects to the socket) |
@@ -108,10 +108,12 @@ pub enum Call {
     Directory = 16,
     /// Talking to the parent.
     Protocol = 17,
+    /// Executing a hook.
+    HookProgram = 18,
 }
 
 impl Call {
-    const ALL: [Self; 18] = [
+    const ALL: [Self; 19] = [
         Self::Itself,
         Self::Open,
         Self::Target,
@@ -130,6 +132,7 @@ impl Call {
         Self::Interpreter,
         Self::Directory,
         Self::Protocol,
+        Self::HookProgram,
     ];
 
     /// Reads the wire form.
@@ -148,7 +151,7 @@ pub struct Header {
     pub kind: u8,
     /// With `Ask`: the request. With `Failed`: the [`Call`].
     pub call: u8,
-    /// With `Call::Option`: which.
+    /// With `Call::Option`: which. With `Call::Kind`: [`KIND_IS_DIRECTORY`] or 0.
     pub detail: u8,
     /// With `Failed`: the number of the operation.
     pub index: u16,
@@ -157,6 +160,9 @@ pub struct Header {
     /// With `Failed`: the errno, or what [`Call`] says.
     pub errno: i32,
 }
+
+/// With `Call::Kind`, in [`Header::detail`]: a directory was to be mounted, on a file.
+pub const KIND_IS_DIRECTORY: u8 = 1;
 
 /// Bytes of a [`Header`].
 pub const HEADER: usize = size_of::<Header>();

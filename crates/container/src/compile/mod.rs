@@ -187,11 +187,18 @@ pub fn compile_exec<'a>(
     let mut compiler = Compiler::new(pad, spec, facts, settings);
     let target = compiler.need(Need::Target)?;
     let all = namespaces::Layout::of(spec)?.all();
-    // A process enters a pid namespace only by being cloned after the join.
-    // Joining all in the intermediate process also enters the user namespace
-    // first, whose root owns the others.
-    compiler.push(Op::JoinProcess { pidfd: target, namespaces: all });
-    let bootstrap = std::mem::take(&mut compiler.ops);
+    // A process enters a pid namespace only by being cloned after the join. To join one,
+    // an ordinary user must be in the user namespace that owns it: only an intermediate
+    // process can be, which then joins all. Root joins the one in front of the clone.
+    let by_user = facts.unprivileged && all.contains(Namespaces::PID);
+    let (own, beside) = match by_user {
+        true => (all, None),
+        false => (all.without(Namespaces::PID), all.contains(Namespaces::PID).then_some(target)),
+    };
+    if !own.is_empty() {
+        compiler.push(Op::JoinProcess { pidfd: target, namespaces: own });
+    }
+    let bootstrap = if by_user { std::mem::take(&mut compiler.ops) } else { Vec::new() };
     compiler.enter_cgroups()?;
     compiler.push(Op::Ask { request: Request::Setup });
     if all.contains(Namespaces::USER) {
@@ -206,7 +213,8 @@ pub fn compile_exec<'a>(
     compiler.exec_settings(process)?;
     compiler.process(process, process::Place::Exec)?;
     let bootstrap = compiler.pad.slice(&bootstrap);
-    compiler.finish(bootstrap, Namespaces::default())
+    let compiled = compiler.finish(bootstrap, Namespaces::default())?;
+    Ok(Compiled { plan: Plan { beside, ..compiled.plan }, ..compiled })
 }
 
 impl<'a, 's> Compiler<'a, 's> {
@@ -245,7 +253,7 @@ impl<'a, 's> Compiler<'a, 's> {
 
     fn finish(self, bootstrap: &'a [Op<'a>], clone: Namespaces) -> Result<Compiled<'a>> {
         let ops = self.pad.slice(&self.ops);
-        let plan = Plan { bootstrap, clone, ops };
+        let plan = Plan { bootstrap, beside: None, clone, ops };
         Ok(Compiled { plan, needs: self.needs, warnings: self.warnings })
     }
 }

@@ -191,7 +191,7 @@ impl<'a> Compiler<'a, '_> {
     pub(crate) fn process(&mut self, process: &Process, place: Place) -> Result<()> {
         self.scheduling(process)?;
         let path = self.pad.text(bytes(process.cwd()))?;
-        self.push(Op::WorkingDirectory { path, root: true });
+        self.push(Op::MakeWorkingDirectory { path });
         let sets = self.capabilities(process.capabilities().as_ref());
         let no_new_privileges = process.no_new_privileges().unwrap_or(false);
         let filter = self.settings.filter.as_ref();
@@ -212,7 +212,7 @@ impl<'a> Compiler<'a, '_> {
         }
         let user = process.user();
         self.push(Op::Umask { mask: user.umask().unwrap_or(0o022) });
-        self.push(Op::WorkingDirectory { path, root: false });
+        self.push(Op::WorkingDirectory { path });
         let name = self.resolve(process)?;
         self.push(Op::CloseFds { first: self.settings.preserve_fds.saturating_add(3) });
         let socket = match self.settings.start_socket {
