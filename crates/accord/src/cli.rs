@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use accord_bundle::SPEC_VERSION;
 use accord_bundle::state::Isolation;
+use accord_conform::cli::COULD_NOT_RUN;
 use accord_outcome::{Failure, Quoted, Result, Verb};
 use accord_runtime::options::{self, CgroupManager};
 use clap::{ArgAction, CommandFactory, Parser, Subcommand, ValueEnum};
@@ -184,11 +185,13 @@ impl Invocation {
         &self.log
     }
 
-    /// Which codes this verb's own failures have.
-    pub(crate) fn class(&self) -> Verb {
+    /// The exit status of this verb's own failure.
+    pub(crate) fn code(&self) -> fn(&Failure) -> u8 {
         match &self.action {
-            Action::Verb(entry, _) if entry.name == "exec" => Verb::Exec,
-            _ => Verb::Other,
+            Action::Verb(entry, _) if entry.name == "exec" => |failure| failure.code(Verb::Exec),
+            // 1 says that a runtime departs from the contract.
+            Action::Verb(entry, _) if entry.name == "conform" => |_| COULD_NOT_RUN,
+            _ => |failure| failure.code(Verb::Other),
         }
     }
 
@@ -298,8 +301,10 @@ mod tests {
     }
 
     #[test]
-    fn an_own_failure_of_exec_has_its_own_code() {
-        assert_eq!(invocation(&["accord", "exec", "--nonsense"]).class(), Verb::Exec);
-        assert_eq!(invocation(&["accord", "run", "--nonsense"]).class(), Verb::Other);
+    fn an_own_failure_of_some_verbs_has_its_own_code() {
+        let code = |words| invocation(words).code()(&Failure::plain("x"));
+        assert_eq!(code(&["accord", "exec", "--nonsense"]), 255);
+        assert_eq!(code(&["accord", "run", "--nonsense"]), 1);
+        assert_eq!(code(&["accord", "conform", "--nonsense"]), 2);
     }
 }

@@ -26,7 +26,7 @@ fn main() -> ExitCode {
             return ExitCode::from(failure.code(Verb::Other));
         }
     };
-    let class = invocation.class();
+    let code = invocation.code();
     let done = report::open(invocation.log()).and_then(|()| invocation.run());
     match done {
         Ok(code) => {
@@ -35,7 +35,7 @@ fn main() -> ExitCode {
         }
         Err(failure) => {
             report::failure(&failure);
-            ExitCode::from(failure.code(class))
+            ExitCode::from(code(&failure))
         }
     }
 }

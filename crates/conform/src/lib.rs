@@ -4,18 +4,23 @@
 //! a [`worker`] makes a [`bundle`], runs the runtime as an engine would and
 //! notes what it sees ([`observe`]); [`judge`] compares that with the contract.
 
+pub mod baseline;
 pub mod bundle;
 pub mod case;
+pub mod catalogue;
 pub mod classify;
 pub mod cli;
 pub mod console;
+pub mod diff;
 pub mod expect;
 pub mod fault;
+pub mod format;
 pub mod judge;
 pub mod launch;
 pub mod leftovers;
 pub mod observe;
 pub mod process;
+pub mod report;
 pub mod result;
 pub mod runtime;
 pub mod session;

@@ -1,41 +1,12 @@
-//! The result: one cell for each case, form and runtime.
+//! One cell of the result: a case in one form with one runtime.
 
 use serde::{Deserialize, Serialize};
 
 use crate::case::{Case, Form, Group};
 use crate::expect::{Expect, Wanted, code};
-use crate::judge::Finding;
+use crate::judge::{Check, Finding};
 use crate::observe::{Ended, Observed};
 use crate::runtime::{Mode, Runtime};
-
-/// The version of the report's form.
-pub const SCHEMA: u32 = 1;
-
-/// A whole report.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Report {
-    /// The version of this form.
-    pub schema: u32,
-    /// Who made it.
-    pub suite: String,
-    /// The runtimes.
-    pub runtimes: Vec<ReportedRuntime>,
-    /// The results.
-    pub cases: Vec<Cell>,
-}
-
-/// A runtime in a report.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ReportedRuntime {
-    /// Its name.
-    pub name: String,
-    /// The first line of `--version`.
-    pub version: String,
-    /// Native or microVM.
-    pub mode: Mode,
-    /// Whether it was run by an ordinary user.
-    pub rootless: bool,
-}
 
 /// What came of a cell.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -43,8 +14,6 @@ pub struct ReportedRuntime {
 pub enum Verdict {
     /// It is not as the contract says.
     Departs,
-    /// It departs as the baseline says.
-    Known,
     /// It was not run.
     Skipped,
     /// It is as the contract says.
@@ -56,6 +25,9 @@ pub enum Verdict {
 pub struct Cell {
     /// The case.
     pub id: String,
+    /// Its title.
+    #[serde(default)]
+    pub title: String,
     /// Its group.
     pub group: Group,
     /// The runtime's name.
@@ -72,8 +44,11 @@ pub struct Cell {
     pub got: String,
     /// The text of the failure, if there was one.
     pub text: String,
-    /// Why it was skipped, or why a departure is known, or what departs.
+    /// Why it was skipped, or what departs.
     pub reason: String,
+    /// Why the departure is known, where a baseline says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub known: Option<String>,
     /// Milliseconds.
     pub ms: u64,
     /// How often it was run.
@@ -89,10 +64,21 @@ pub struct Cell {
 }
 
 impl Cell {
+    /// Whether it departs, and nobody knew.
+    pub fn is_new(&self) -> bool {
+        self.verdict == Verdict::Departs && self.known.is_none()
+    }
+
+    /// What departs most gravely; `None` also where the suite itself failed.
+    pub fn gravest(&self) -> Option<Check> {
+        self.findings.iter().map(|finding| finding.check).min()
+    }
+
     /// A cell that does not run here.
     pub fn skipped(case: &Case, form: Form, runtime: &Runtime, reason: &str) -> Self {
         Self {
             id: case.id.clone(),
+            title: case.title.clone(),
             group: case.group,
             runtime: runtime.name.clone(),
             mode: runtime.mode,
@@ -102,6 +88,7 @@ impl Cell {
             got: String::new(),
             text: String::new(),
             reason: reason.to_owned(),
+            known: None,
             ms: 0,
             runs: 0,
             departed: 0,

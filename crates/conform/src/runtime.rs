@@ -52,8 +52,9 @@ impl Runtime {
             None => (text, None),
         };
         let (name, handler) = match label.rsplit_once(':') {
-            Some((name, handler)) => (name, Some(handler)),
-            None => (label, None),
+            // A path may hold a colon.
+            Some((name, handler)) if !handler.contains('/') => (name, Some(handler)),
+            _ => (label, None),
         };
         let mut words = command.unwrap_or(name).split_whitespace().map(str::to_owned);
         let program = words.next().unwrap_or_default();
@@ -71,15 +72,34 @@ impl Runtime {
                 annotations.push(("run.oci.handler".to_owned(), handler.to_owned()));
                 if handler == "krun" { Mode::Microvm } else { Mode::Native }
             }
+            // These names alone ask for a microVM.
+            None if path.ends_with("krun") || path.ends_with("accord-vm") => Mode::Microvm,
             None => Mode::Native,
         };
+        Ok(Self::new(label, path, args, annotations, mode))
+    }
+
+    /// The program that runs this.
+    pub fn own() -> Result<Self, Failure> {
+        let path = std::env::current_exe();
+        let path = path.map_err(|error| Failure::io("find", "this program", &error))?;
+        Ok(Self::new("accord", path, Vec::new(), Vec::new(), Mode::Native))
+    }
+
+    fn new(
+        label: &str,
+        path: PathBuf,
+        args: Vec<String>,
+        annotations: Vec<(String, String)>,
+        mode: Mode,
+    ) -> Self {
         let version = version(&path, &args);
         let refuses_hybrid = version.starts_with("crun ");
         let name = match label.rsplit_once('/') {
             Some((_, file)) => file.to_owned(),
             None => label.to_owned(),
         };
-        Ok(Self { name, path, args, annotations, mode, version, refuses_hybrid })
+        Self { name, path, args, annotations, mode, version, refuses_hybrid }
     }
 }
 

@@ -26,6 +26,8 @@ pub struct Plan<'a> {
     pub runtimes: &'a [Runtime],
     /// Only this form, if given.
     pub forms: &'a [Form],
+    /// Each case in its first form only.
+    pub sample: bool,
     /// Cases tagged `stress`, too.
     pub stress: bool,
     /// How often each cell is run.
@@ -81,12 +83,13 @@ fn set(done: &mut [Option<Cell>], index: usize, cell: Cell) {
 }
 
 fn jobs<'a>(plan: &Plan<'a>) -> Vec<Job<'a>> {
-    let all =
-        plan.cases.iter().flat_map(|case| case.forms().into_iter().map(move |form| (case, form)));
-    all.filter(|(_, form)| plan.forms.is_empty() || plan.forms.contains(form))
-        .enumerate()
-        .map(|(index, (case, form))| Job { index, case, form })
-        .collect()
+    let wanted = |form: &Form| plan.forms.is_empty() || plan.forms.contains(form);
+    let count = if plan.sample { 1 } else { usize::MAX };
+    let all = plan.cases.iter().flat_map(|case| {
+        let forms = case.forms().into_iter().filter(wanted).take(count);
+        forms.map(move |form| (case, form))
+    });
+    all.enumerate().map(|(index, (case, form))| Job { index, case, form }).collect()
 }
 
 /// How many cells a plan has for one runtime.

@@ -2,6 +2,7 @@
 
 mod checkpoint;
 mod completion;
+mod conform;
 mod create;
 mod delete;
 mod events;
@@ -63,6 +64,7 @@ const VERBS: &[Entry] = &[
     entry::<spec::Args>("spec"),
     entry::<plan::Args>("plan"),
     entry::<features::Args>("features"),
+    entry::<conform::Args>("conform"),
     entry::<help::Args>("help"),
     entry::<checkpoint::Args>("checkpoint"),
     entry::<restore::Args>("restore"),
