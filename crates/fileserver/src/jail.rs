@@ -5,12 +5,12 @@
 //!
 //! - The root is exchanged for a private copy of the tree's mounts, where no device can be
 //!   opened (a guest may make device nodes), no symbolic link is followed, and nothing runs.
-//! - `/proc/self/fd`, by which the pass-through opens again what it has looked up, is cut out
-//!   of procfs as a mount of its own: `..` leads nowhere, least of all to `/proc/sys`.
+//! - `/proc/self/fd`, by which it opens again what it has looked up, is cut out of procfs as a
+//!   mount of its own, and is the working directory: `..` leads nowhere, least of all to
+//!   `/proc/sys`, which belongs to root whatever its capabilities.
 //! - Of root's powers it keeps those over files. CAP_DAC_READ_SEARCH is not among them,
 //!   because `open_by_handle_at(2)` opens any file of the file system, inside the tree or not.
 
-use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use accord_outcome::{Failure, Result};
@@ -27,50 +27,24 @@ use linux_raw_sys::general::{
 };
 use rustix::fs::{CWD, Mode, OFlags, open};
 use rustix::mount::{MoveMountFlags, OpenTreeFlags, UnmountFlags, move_mount, open_tree, unmount};
-use rustix::process::{Resource, Rlimit, chdir, fchdir, getrlimit, pivot_root, setrlimit, umask};
+use rustix::process::{Resource, Rlimit, fchdir, getrlimit, pivot_root, setrlimit, umask};
 
+use crate::privilege::CAPABILITIES;
 use crate::{Options, filter};
-
-const CAP_CHOWN: u8 = 0;
-const CAP_DAC_OVERRIDE: u8 = 1;
-const CAP_FOWNER: u8 = 3;
-const CAP_FSETID: u8 = 4;
-const CAP_SETGID: u8 = 6;
-const CAP_SETUID: u8 = 7;
-const CAP_MKNOD: u8 = 27;
-const CAP_SETFCAP: u8 = 31;
-
-/// What the server needs to make files as the guest's users and to change any of them.
-const KEPT: [u8; 8] = [
-    CAP_CHOWN,
-    CAP_DAC_OVERRIDE,
-    CAP_FOWNER,
-    CAP_FSETID,
-    CAP_SETGID,
-    CAP_SETUID,
-    CAP_MKNOD,
-    CAP_SETFCAP,
-];
 
 /// `SECBIT_NO_SETUID_FIXUP`, locked: a change of the effective user, which gives a new file its
 /// owner, leaves the capabilities alone. Who may do what has been decided in the guest.
 const KEEP_CAPABILITIES: u8 = 1 << 2 | 1 << 3;
 
-/// What the server has in the jail that it could not open there.
-#[derive(Debug)]
-pub(crate) struct Inside {
-    /// `/proc/self/fd`.
-    pub(crate) open_files: File,
-    /// How many descriptors it may have.
-    pub(crate) descriptors: u64,
-}
-
-/// Locks the process up.
+/// Locks the process up and says how many descriptors it may have.
+///
+/// The root is then the tree, and the working directory `/proc/self/fd`: the name of a
+/// descriptor is its number.
 ///
 /// # Safety
 /// As [`serve`](crate::serve): descriptors are closed under their owners.
 #[expect(unsafe_code, reason = "closes the descriptors of a process that has been forked")]
-pub(crate) unsafe fn enter(connection: &OwnedFd, options: &Options<'_>) -> Result<Inside> {
+pub(crate) unsafe fn enter(connection: &OwnedFd, options: &Options<'_>) -> Result<u64> {
     if !single_threaded().map_err(failed("count", "threads"))? {
         return Err(Failure::text("jail", "file server", "the process has more than one thread"));
     }
@@ -84,10 +58,12 @@ pub(crate) unsafe fn enter(connection: &OwnedFd, options: &Options<'_>) -> Resul
     unsafe { close_all_but(keep) }?;
 
     change_root(options)?;
+    fchdir(&open_files).map_err(failed("enter", "/proc/self/fd"))?;
+    drop(open_files);
     drop_privileges()?;
     umask(Mode::empty());
     filter::load()?;
-    Ok(Inside { open_files: File::from(open_files), descriptors })
+    Ok(descriptors)
 }
 
 /// Each file that the guest knows costs a descriptor. The limit that counts is the hard one.
@@ -170,22 +146,20 @@ fn change_root(options: &Options<'_>) -> Result<()> {
     fchdir(&tree).map_err(failed("enter"))?;
     // The old root ends up over the new one at "/" and is taken off there (pivot_root(2), NOTES).
     pivot_root(c".", c".").map_err(failed("pivot to"))?;
-    unmount(c".", UnmountFlags::DETACH).map_err(failed("leave the host for"))?;
-    chdir(c"/").map_err(failed("enter"))
+    unmount(c".", UnmountFlags::DETACH).map_err(failed("leave the host for"))
 }
 
 fn drop_privileges() -> Result<()> {
     set_ids(Ids::Groups(&[])).map_err(failed("drop", "supplementary groups"))?;
     set_securebits(KEEP_CAPABILITIES).map_err(failed("set", "securebits"))?;
-    for capability in (0..=63).filter(|capability| !KEPT.contains(capability)) {
+    for capability in (0..=63).filter(|capability| CAPABILITIES & 1 << capability == 0) {
         if in_bounding_set(capability) {
             drop_bounding(capability).map_err(failed("drop", "bounding set"))?;
         }
     }
-    let kept = KEPT.iter().fold(0, |set, capability| set | 1 << capability);
     // Emptying the inheritable set empties the ambient one.
-    capset(CapabilitySets { effective: kept, permitted: kept, inheritable: 0 })
-        .map_err(failed("drop", "capabilities"))?;
+    let kept = CapabilitySets { effective: CAPABILITIES, permitted: CAPABILITIES, inheritable: 0 };
+    capset(kept).map_err(failed("drop", "capabilities"))?;
     set_no_new_privs().map_err(failed("set", "no_new_privs"))
 }
 

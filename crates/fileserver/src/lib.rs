@@ -7,27 +7,36 @@
 //!
 //! # Engine
 //!
-//! The FUSE protocol and the pass-through file system are `virtiofsd`'s library: maintained
-//! by the people of virtio-fs, in production under QEMU, Kata and libvirt. `fuse-backend-rs`
-//! was the alternative; it brings a VFS, overlayfs and an asynchronous half that nothing here
-//! needs, old `nix` and `mio`, and another `vhost` than `vhost-user-backend`'s. Of `virtiofsd`
-//! three parts are left out. Its sandbox and its seccomp filter are made for a daemon with
-//! threads that is started by path: [`jail`] is stricter. Its daemon loop listens on a named
-//! socket and serves each queue from another thread, where credentials, umask and working
-//! directory, which the pass-through changes for single requests, are hard to reason about:
-//! [`device`] is one thread that polls one connection.
+//! The protocols are libraries: FUSE is `virtiofsd`'s server, maintained by the people of
+//! virtio-fs and in production under QEMU, Kata and libvirt; vhost-user and the rings are
+//! rust-vmm's. `fuse-backend-rs` was the alternative for the first; its file system knows no
+//! submounts, access control lists or supplementary groups, and it brings a VFS, overlayfs and
+//! an asynchronous half that nothing here needs, on old `nix` and `mio`.
+//!
+//! What stands behind the protocol is our own. `virtiofsd`'s pass-through holds a descriptor
+//! for each file that the guest has ever seen, or opens files by handle, with a capability that
+//! opens every file of the host's file system; it looks names up twice, for migrations, and
+//! drops what the guest has cached whenever a file is opened. [`inodes`] does with the
+//! descriptors that there are, [`files`] leaves out the rest. Its daemon serves a named socket
+//! with several threads, where the user, umask and working directory of single requests are
+//! hard to reason about; [`device`] is one thread that polls one connection. Its sandbox and
+//! filter are made for that daemon; [`jail`] is stricter.
 
 mod device;
 mod files;
 mod filter;
 mod front_end;
+mod inodes;
 mod jail;
+mod privilege;
 mod queue;
 
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use accord_outcome::Result;
+
+use crate::files::Files;
 
 /// What to serve, and what the process keeps.
 #[derive(Debug, Clone, Copy)]
@@ -56,6 +65,6 @@ pub struct Options<'a> {
 #[expect(unsafe_code, reason = "closes the descriptors of a process that has been forked")]
 pub unsafe fn serve(connection: OwnedFd, options: &Options<'_>) -> Result<()> {
     // SAFETY: the caller's promise.
-    let inside = unsafe { jail::enter(&connection, options) }?;
-    device::run(connection, files::passthrough(inside)?)
+    let descriptors = unsafe { jail::enter(&connection, options) }?;
+    device::run(connection, Files::new(descriptors)?)
 }

@@ -192,6 +192,31 @@ pub fn set_ids(which: Ids<'_>) -> Result<()> {
     unsafe { call(number, args) }.map(drop)
 }
 
+/// `setfsuid(2)` of this thread only; the user whose files it makes.
+///
+/// # Errors
+/// EPERM where it did not come into effect, which the call itself does not say.
+pub fn set_fs_user(uid: u32) -> Result<()> {
+    set_fs_id(Sysno::setfsuid, uid)
+}
+
+/// `setfsgid(2)` of this thread only; the group of the files that it makes.
+///
+/// # Errors
+/// As [`set_fs_user`].
+pub fn set_fs_group(gid: u32) -> Result<()> {
+    set_fs_id(Sysno::setfsgid, gid)
+}
+
+fn set_fs_id(number: Sysno, id: u32) -> Result<()> {
+    // SAFETY: no pointers.
+    unsafe { call(number, [id as usize, 0, 0, 0, 0, 0]) }?;
+    // It answers with the id before the call; an id that is none asks only.
+    // SAFETY: no pointers.
+    let now = unsafe { call(number, [u32::MAX as usize, 0, 0, 0, 0, 0]) }?;
+    if now == id as usize { Ok(()) } else { Err(Errno::PERM) }
+}
+
 /// What [`set_ids`] sets.
 #[derive(Debug, Clone, Copy)]
 pub enum Ids<'a> {

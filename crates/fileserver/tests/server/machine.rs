@@ -4,19 +4,28 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io::{BufRead, BufReader, Write as _};
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, symlink};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, Instant};
 
+use accord_sys::process::unshare;
 use rustix::io::{FdFlags, fcntl_setfd};
+use rustix::mount::{
+    MountFlags, MountPropagationFlags, mount, mount_bind, mount_change, mount_remount,
+};
+use rustix::process::{Resource, Rlimit, setrlimit};
 use tempfile::TempDir;
 
-use crate::{ROLE, TREE};
+use crate::{ROLE, TREE, guest};
 
 /// What the guest said of each check.
 pub(crate) type Results = BTreeMap<String, Result<(), String>>;
 
+const NEW_MOUNTS: u64 = 0x0002_0000;
 const QEMU: &str = "/usr/bin/qemu-system-x86_64";
 /// The modules that a distribution's kernel needs.
 const MODULES: [&str; 2] = ["virtio_mmio", "virtiofs"];
@@ -156,21 +165,94 @@ pub(crate) fn server(tree: &Path) -> (Child, UnixStream) {
     (server, front_end)
 }
 
+/// Descriptors that the server may have.
+const DESCRIPTORS: u64 = 1024;
+
+/// In the server's process, before its jail: mounts below the tree, which nobody else sees,
+/// and a small limit.
+pub(crate) fn prepare(tree: &Path) {
+    let limit = Rlimit { current: Some(64), maximum: Some(DESCRIPTORS) };
+    setrlimit(Resource::Nofile, limit).unwrap();
+    let (submount, read_only) = (tree.join("submount"), tree.join("readonly"));
+    if !submount.exists() {
+        return;
+    }
+    unshare(NEW_MOUNTS).unwrap();
+    let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
+    mount_change("/", private).unwrap();
+    mount("none", &submount, "tmpfs", MountFlags::empty(), None).unwrap();
+    fs::write(submount.join("file"), "in the submount").unwrap();
+    mount_bind(&read_only, &read_only).unwrap();
+    mount_remount(&read_only, MountFlags::BIND | MountFlags::RDONLY, "").unwrap();
+}
+
+/// What the guest finds.
+fn fill(tree: &Path) {
+    for name in ["submount", "readonly", "many"] {
+        fs::create_dir(tree.join(name)).unwrap();
+    }
+    fs::write(tree.join("readonly/file"), "read-only").unwrap();
+    fs::write(tree.join("heard"), "before").unwrap();
+    symlink("/", tree.join("escape")).unwrap();
+    symlink("../..", tree.join("up")).unwrap();
+    for number in 0..guest::MANY {
+        fs::write(tree.join("many").join(number.to_string()), vec![b'x'; number % 10]).unwrap();
+    }
+}
+
+/// Changes what the guest is to hear of when it asks.
+fn speak(tree: &Path) {
+    fs::write(tree.join("heard"), "AFTER.").unwrap();
+    fs::write(tree.join("made-by-the-host"), "").unwrap();
+    fs::remove_file(tree.join("ask")).unwrap();
+}
+
+/// What of the guest's files the host can see.
+fn from_outside(tree: &Path) -> Result<(), String> {
+    let made = tree.join("files_belong_to_their_maker/file");
+    let meta = fs::metadata(made).map_err(|error| error.to_string())?;
+    let found = (meta.uid(), meta.gid(), meta.mode() & 0o7777);
+    if found != (1000, 3000, 0o666) {
+        return Err(format!("a file of 1000:3000 is {found:?} on the host"));
+    }
+    let device = fs::symlink_metadata(tree.join("devices/zero")).map_err(|e| e.to_string())?;
+    if !device.file_type().is_char_device() {
+        return Err("a device is none on the host".into());
+    }
+    Ok(())
+}
+
 /// Boots the guest on a fresh tree and collects what it says.
 pub(crate) fn run() -> Result<Results, String> {
     let machine = Machine::find()?;
     let work = TempDir::new().unwrap();
     let tree = work.path().join("tree");
     fs::create_dir(&tree).unwrap();
+    fill(&tree);
     let initrd = machine.initrd(work.path());
     let (mut server, front_end) = server(&tree);
     let mut qemu = machine.qemu(&initrd, &front_end).spawn().unwrap();
     drop(front_end);
 
+    let (lines, said) = mpsc::channel();
+    let console = BufReader::new(qemu.stdout.take().unwrap());
+    let reader = thread::spawn(move || {
+        console.lines().map_while(Result::ok).try_for_each(|line| lines.send(line))
+    });
     let mut results = Results::new();
     let mut log = Vec::new();
-    for line in BufReader::new(qemu.stdout.take().unwrap()).lines().map_while(Result::ok) {
-        let line = line.trim_end().to_owned();
+    let start = Instant::now();
+    loop {
+        let line = match said.recv_timeout(Duration::from_millis(50)) {
+            Ok(line) => line.trim_end().to_owned(),
+            Err(mpsc::RecvTimeoutError::Timeout) if start.elapsed() < PATIENCE => {
+                if tree.join("ask").exists() {
+                    speak(&tree);
+                }
+                continue;
+            }
+            Err(_) => break,
+        };
         if let Some(name) = line.strip_prefix("check ok ") {
             results.insert(name.to_owned(), Ok(()));
         } else if let Some((name, text)) =
@@ -180,10 +262,21 @@ pub(crate) fn run() -> Result<Results, String> {
         }
         log.push(line);
     }
+    // It has ended, or hangs.
+    if start.elapsed() >= PATIENCE {
+        qemu.kill().unwrap();
+    }
     let ended = qemu.wait().unwrap();
     let served = server.wait().unwrap();
+    let _read = reader.join();
     if !ended.success() || !served.success() || !log.iter().any(|line| line == "checks done") {
         return Err(format!("QEMU: {ended}, server: {served}, console:\n{}", log.join("\n")));
     }
+    results.insert(FROM_OUTSIDE.to_owned(), from_outside(&tree));
     Ok(results)
 }
+
+/// The check that is the host's.
+pub(crate) const FROM_OUTSIDE: &str = "the_host_sees_owners_and_devices";
+/// Far more than an emulated guest takes on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(300);

@@ -3,12 +3,13 @@
 //! This program is three: the harness; the server, as a process of one thread that it starts;
 //! and PID 1 of the guest, which does the checks of `guest.rs` on what is served and says how
 //! each went. A machine that cannot boot a guest skips those, with the reason.
-#![expect(clippy::unwrap_used, reason = "a failed test panics")]
-#![expect(unsafe_code, reason = "the server closes the descriptors of its process")]
+#![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a failed test panics")]
+#![expect(unsafe_code, reason = "the server closes the descriptors of its process; mappings")]
 
 mod guest;
 mod machine;
 
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::LazyLock;
 
@@ -27,14 +28,15 @@ fn main() -> ExitCode {
     match std::env::var(ROLE).as_deref() {
         Ok("server") => return server(),
         Ok("guest") => guest::main(),
-        _ => {}
+        Ok(role) => return guest::child(role),
+        Err(_) => {}
     }
     let mut trials = Vec::new();
     match machine::Machine::find() {
-        Ok(_) => trials.extend(guest::CHECKS.iter().map(|(name, _)| {
+        Ok(_) => trials.extend(guest::names().map(|name| {
             Trial::test(format!("guest::{name}"), move || {
                 let results = RESULTS.as_ref().map_err(Failed::from)?;
-                match results.get(*name) {
+                match results.get(name) {
                     Some(Ok(())) => Ok(()),
                     Some(Err(text)) => Err(text.into()),
                     None => Err("the guest said nothing of it".into()),
@@ -49,6 +51,7 @@ fn main() -> ExitCode {
 /// Serves [`TREE`] to the front end at standard input; standard error stays.
 fn server() -> ExitCode {
     let root = std::env::var_os(TREE).unwrap();
+    machine::prepare(Path::new(&root));
     let connection = rustix::io::dup(rustix::stdio::stdin()).unwrap();
     let stderr = std::io::stderr();
     let options = Options { root: root.as_ref(), keep: &[stderr.as_fd()] };
