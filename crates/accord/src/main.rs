@@ -19,6 +19,7 @@ use std::process::ExitCode;
 use accord_outcome::Verb;
 
 fn main() -> ExitCode {
+    accord_runtime::protect_early();
     let invocation = match cli::Invocation::of(std::env::args_os()) {
         Ok(invocation) => invocation,
         Err(failure) => {

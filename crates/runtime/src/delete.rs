@@ -2,10 +2,11 @@
 
 use accord_bundle::state::Status;
 use accord_outcome::{Failure, Quoted, Result};
+use oci_spec::runtime::Spec;
 
 use crate::container::Container;
 use crate::options::Delete;
-use crate::store::Entry;
+use crate::store::{ContainerRecord, Entry};
 use crate::{Runtime, hooks};
 
 const SIGKILL: i32 = 9;
@@ -42,7 +43,8 @@ pub fn delete(rt: &Runtime, delete: &Delete) -> Result<()> {
             return Err(Failure::plain(text));
         }
     }
-    remove(&container)
+    let spec = container.entry.load_config().ok();
+    remove(&container, spec.as_ref())
 }
 
 /// Kills every process of the container and waits until its init has ended.
@@ -63,7 +65,21 @@ pub(crate) fn kill(container: &Container) -> Result<()> {
     }
 }
 
-fn remove(container: &Container) -> Result<()> {
+/// Deletes the container of a `run` that has seen its end. Somebody else may have been
+/// faster, and the name may be another container's by now.
+pub(crate) fn after_end(rt: &Runtime, ours: &ContainerRecord, spec: &Spec) -> Result<()> {
+    let entry = Entry::of(&rt.root, &ours.id)?;
+    match entry.load() {
+        Ok(Some(record)) if record.init == ours.init => {
+            remove(&Container { entry, record, status: Status::Stopped }, Some(spec))
+        }
+        Err(failure) if entry.dir.exists() => Err(failure),
+        _ => Ok(()),
+    }
+}
+
+/// Removes a stopped container. Its poststop hooks are in `spec`.
+pub(crate) fn remove(container: &Container, spec: Option<&Spec>) -> Result<()> {
     let cgroup = &container.record.cgroup;
     // Without a pid namespace, processes may have outlived their init.
     if container.record.cgroup_made {
@@ -73,9 +89,8 @@ fn remove(container: &Container) -> Result<()> {
         // `create` died before it had one: it is in use, so it is another's.
         log::debug!("the cgroup of {} is not its own", accord_outcome::Quoted(&container.entry.id));
     }
-    let config = container.entry.load_config();
     container.entry.remove()?;
-    let poststop = config.ok().and_then(|spec| spec.hooks().as_ref()?.poststop().clone());
+    let poststop = spec.and_then(|spec| spec.hooks().as_ref()?.poststop().clone());
     let mut state = container.state();
     state.status = Status::Stopped;
     state.pid = 0;

@@ -10,7 +10,7 @@ use crate::build::{Built, How, Terminal, build};
 use crate::console::Receiver;
 use crate::container::Container;
 use crate::foreground::Foreground;
-use crate::options::{Delete, Run};
+use crate::options::Run;
 use crate::{Runtime, create, delete, sealed, start};
 
 /// How a foreground `run` or `exec` ended; detached, there is nothing to say yet.
@@ -48,8 +48,7 @@ pub fn run(rt: &Runtime, run: &Run) -> Result<Ended> {
     let outcome = foreground.wait(built.child.pid, built.child.pidfd.as_fd(), master)?;
     built.undo.keep();
     if !run.keep {
-        let delete = Delete { id: run.create.id.clone(), force: true };
-        delete::delete(rt, &delete)?;
+        delete::after_end(rt, &built.handler.record, &built.handler.spec)?;
     }
     debug_assert_eq!(built.handler.record.isolation, Isolation::Native);
     Ok(Some(outcome))

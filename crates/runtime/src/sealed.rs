@@ -8,7 +8,7 @@
 //! and no copy; or, without the right to mount, a sealed copy in memory. A
 //! binary that this user cannot write to needs neither.
 
-use std::ffi::{CStr, CString};
+use std::ffi::{CStr, CString, OsString};
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
@@ -24,6 +24,17 @@ use rustix::io::Errno;
 use rustix::mount::{OpenTreeFlags, open_tree};
 
 const SELF: &str = "/proc/self/exe";
+
+/// Does what the verbs that enter a container do first, before the command line is read
+/// twice. Only these verbs' names count: a word that is something else costs an execution.
+///
+/// A failure is found again, and told, by the verb.
+pub fn protect_early() {
+    let enters = |word: OsString| ["create", "run", "exec"].iter().any(|verb| word == *verb);
+    if std::env::args_os().any(enters) {
+        let _protected = protect().is_ok();
+    }
+}
 
 /// Makes sure that this process runs from where nobody can write; returns only if it does.
 ///
