@@ -75,10 +75,14 @@ impl Entry {
     }
 
     fn try_store(&self, program: &[Instruction]) -> io::Result<()> {
-        match DirBuilder::new().recursive(true).mode(0o700).create(&self.directory) {
-            Err(error) if error.kind() != ErrorKind::AlreadyExists => return Err(error),
-            _ => {}
-        }
+        // It and the one it is in; what should be above that and is not means that it is
+        // not wanted here.
+        let make = |path: &Path| match DirBuilder::new().mode(0o700).create(path) {
+            Err(error) if error.kind() != ErrorKind::AlreadyExists => Err(error),
+            _ => Ok(()),
+        };
+        self.directory.parent().map_or(Ok(()), make)?;
+        make(&self.directory)?;
         let mut bytes = bpf::to_bytes(program);
         bytes.extend(self.trailer(&bytes));
         // The file has no name before it is whole, and none to clean up if we die.
