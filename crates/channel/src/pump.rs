@@ -1,0 +1,295 @@
+//! The bytes of a stream between a descriptor and the channel, with flow control.
+//!
+//! The receiver starts with a [`WINDOW`] and gives it back as it gets rid of the
+//! bytes: a slow reader stops its writer, on the other side of the boundary, and
+//! neither side keeps more than a window. Nothing is lost: [`Event::End`] comes
+//! behind the last byte, and a process counts as ended only when its streams have.
+//!
+//! Neither end changes the descriptor: its flags belong to whoever shares it
+//! (the terminal of the caller's shell). So a write is preceded by `poll(2)` and
+//! never longer than a pipe takes without blocking (`pipe(7)`).
+
+use std::collections::VecDeque;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::event::PollFlags;
+use rustix::io::{Errno, read, write};
+
+use crate::Event;
+
+/// Bytes of one stream that may be on their way.
+pub const WINDOW: usize = 256 << 10;
+
+/// Bytes of one message.
+const PIECE: usize = 64 << 10;
+
+/// What a pipe that `poll(2)` calls writable takes without blocking (`PIPE_BUF`).
+const SAFE_WRITE: usize = 4096;
+
+/// The end that reads a descriptor and sends what it says.
+#[derive(Debug)]
+pub struct Source {
+    /// `None` when it has ended.
+    fd: Option<OwnedFd>,
+    credit: usize,
+}
+
+impl Source {
+    /// Reads `fd`.
+    pub fn new(fd: OwnedFd) -> Self {
+        Self { fd: Some(fd), credit: WINDOW }
+    }
+
+    /// What to wait for, if there is room for what may come.
+    pub fn interest(&self) -> Option<(BorrowedFd<'_>, PollFlags)> {
+        let fd = self.fd.as_ref()?;
+        (self.credit > 0).then_some((fd.as_fd(), PollFlags::IN))
+    }
+
+    /// Whether nothing more will come.
+    pub fn is_over(&self) -> bool {
+        self.fd.is_none()
+    }
+
+    /// Takes what is there; to be called when `poll(2)` says so.
+    pub fn read(&mut self, send: impl FnOnce(Event)) {
+        let Some(fd) = &self.fd else { return };
+        let mut bytes = vec![0; PIECE.min(self.credit)];
+        match read(fd, bytes.as_mut_slice()) {
+            Err(Errno::INTR | Errno::AGAIN) => {}
+            // EIO is the end of a terminal whose other side has gone (pty(7)).
+            Ok(0) | Err(_) => self.end(send),
+            Ok(length) => {
+                bytes.truncate(length);
+                self.credit = self.credit.saturating_sub(length);
+                send(Event::Data(bytes.into()));
+            }
+        }
+    }
+
+    /// Says that there is no more.
+    pub fn end(&mut self, send: impl FnOnce(Event)) {
+        if self.fd.take().is_some() {
+            send(Event::End);
+        }
+    }
+
+    /// What the receiver says.
+    pub fn hear(&mut self, event: &Event) {
+        match event {
+            Event::Credit(bytes) => {
+                let more = usize::try_from(*bytes).unwrap_or(WINDOW);
+                self.credit = self.credit.saturating_add(more).min(WINDOW);
+            }
+            // Closed: whoever writes to it gets EPIPE, as if the reader were its own.
+            Event::Hangup => self.fd = None,
+            Event::Data(_) | Event::End => {}
+        }
+    }
+}
+
+/// The end that writes to a descriptor what arrives.
+#[derive(Debug)]
+pub struct Sink {
+    /// `None` when it is closed.
+    fd: Option<OwnedFd>,
+    bytes: VecDeque<u8>,
+    /// Nothing comes behind the bytes.
+    ended: bool,
+    /// Taken, and not said yet.
+    owed: usize,
+}
+
+impl Sink {
+    /// Writes to `fd`.
+    pub fn new(fd: OwnedFd) -> Self {
+        Self { fd: Some(fd), bytes: VecDeque::new(), ended: false, owed: 0 }
+    }
+
+    /// What to wait for: room, or that the reader goes (`POLLERR` is always told).
+    pub fn interest(&self) -> Option<(BorrowedFd<'_>, PollFlags)> {
+        let fd = self.fd.as_ref()?;
+        let flags = if self.bytes.is_empty() { PollFlags::empty() } else { PollFlags::OUT };
+        Some((fd.as_fd(), flags))
+    }
+
+    /// The descriptor, while it is open.
+    pub fn fd(&self) -> Option<BorrowedFd<'_>> {
+        self.fd.as_ref().map(AsFd::as_fd)
+    }
+
+    /// Whether everything has been written, or nobody reads it.
+    pub fn is_over(&self) -> bool {
+        self.fd.is_none()
+    }
+
+    /// What the sender says.
+    ///
+    /// # Errors
+    /// It sends more than it has credit for.
+    pub fn hear(&mut self, event: Event) -> Result<(), Overrun> {
+        match event {
+            Event::Data(data) if self.fd.is_some() => {
+                if self.bytes.len().saturating_add(data.len()) > WINDOW {
+                    return Err(Overrun);
+                }
+                self.bytes.extend(data.into_vec());
+            }
+            Event::End => {
+                self.ended = true;
+                self.close_if_done();
+            }
+            Event::Data(_) | Event::Credit(_) | Event::Hangup => {}
+        }
+        Ok(())
+    }
+
+    /// Writes what fits; to be called when `poll(2)` says so.
+    pub fn write(&mut self, ready: PollFlags, mut send: impl FnMut(Event)) {
+        let Some(fd) = &self.fd else { return };
+        if ready.contains(PollFlags::ERR) {
+            return self.hang_up(send);
+        }
+        let (front, _) = self.bytes.as_slices();
+        let piece = front.get(..SAFE_WRITE.min(front.len())).unwrap_or_default();
+        if piece.is_empty() {
+            return;
+        }
+        match write(fd, piece) {
+            Err(Errno::INTR | Errno::AGAIN) => {}
+            Err(_) => self.hang_up(send),
+            Ok(length) => {
+                self.bytes.drain(..length);
+                self.owed = self.owed.saturating_add(length);
+                // A credit for each small write would cost more than the bytes.
+                if self.owed >= WINDOW / 4 {
+                    send(Event::Credit(u32::try_from(self.owed).unwrap_or_default()));
+                    self.owed = 0;
+                }
+                self.close_if_done();
+            }
+        }
+    }
+
+    fn hang_up(&mut self, mut send: impl FnMut(Event)) {
+        self.fd = None;
+        self.bytes.clear();
+        send(Event::Hangup);
+    }
+
+    fn close_if_done(&mut self) {
+        if self.ended && self.bytes.is_empty() {
+            self.fd = None;
+        }
+    }
+}
+
+/// The other side does not keep to the window.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Overrun;
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write, pipe};
+
+    use rustix::event::{PollFd, poll};
+
+    use super::*;
+
+    fn ready(interest: Option<(BorrowedFd<'_>, PollFlags)>) -> Option<PollFlags> {
+        let (fd, flags) = interest?;
+        let mut fds = [PollFd::from_borrowed_fd(fd, flags)];
+        let timeout = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
+        (poll(&mut fds, Some(&timeout)).unwrap() > 0).then(|| fds[0].revents())
+    }
+
+    /// Carries events between both ends until nothing moves any more.
+    fn settle(source: &mut Source, sink: &mut Sink) -> usize {
+        let mut moved = 0;
+        loop {
+            let (mut forth, mut back) = (Vec::new(), Vec::new());
+            if ready(source.interest()).is_some() {
+                source.read(|event| forth.push(event));
+            }
+            for event in forth.drain(..) {
+                if let Event::Data(data) = &event {
+                    moved += data.len();
+                }
+                sink.hear(event).unwrap();
+            }
+            let room = ready(sink.interest());
+            if let Some(flags) = room {
+                sink.write(flags, |event| back.push(event));
+            }
+            back.iter().for_each(|event| source.hear(event));
+            if ready(source.interest()).is_none() && ready(sink.interest()).is_none() {
+                return moved;
+            }
+            if source.is_over() && sink.is_over() {
+                return moved;
+            }
+        }
+    }
+
+    #[test]
+    fn everything_arrives_and_then_the_end() {
+        let (from, mut to_source) = pipe().unwrap();
+        let (mut at_end, into) = pipe().unwrap();
+        let writer = std::thread::spawn(move || {
+            let bytes: Vec<u8> = (0..3_000_000u32).map(|n| n.to_le_bytes()[0]).collect();
+            to_source.write_all(&bytes).unwrap();
+            bytes
+        });
+        let reader = std::thread::spawn(move || {
+            let mut bytes = Vec::new();
+            at_end.read_to_end(&mut bytes).unwrap();
+            bytes
+        });
+        let (mut source, mut sink) = (Source::new(from.into()), Sink::new(into.into()));
+        while !(source.is_over() && sink.is_over()) {
+            settle(&mut source, &mut sink);
+        }
+        drop(sink);
+        assert!(writer.join().unwrap() == reader.join().unwrap());
+    }
+
+    #[test]
+    fn a_reader_that_does_not_read_stops_the_writer() {
+        let (from, to_source) = pipe().unwrap();
+        let (_at_end, into) = pipe().unwrap();
+        let _writer = std::thread::spawn(move || {
+            let mut to_source = to_source;
+            // Ends with EPIPE when the test does.
+            let _ended = to_source.write_all(&vec![7; 4 << 20]).is_err();
+        });
+        let (mut source, mut sink) = (Source::new(from.into()), Sink::new(into.into()));
+        let mut moved = 0;
+        for _ in 0..50 {
+            moved += settle(&mut source, &mut sink);
+            std::thread::sleep(std::time::Duration::from_millis(2));
+        }
+        // The pipe in front of the reader, and one window.
+        assert!(moved <= WINDOW + 64 * 1024, "{moved} bytes were taken");
+        assert!(sink.bytes.len() <= WINDOW);
+    }
+
+    #[test]
+    fn a_reader_that_goes_is_told_to_the_writer() {
+        let (from, mut to_source) = pipe().unwrap();
+        let (at_end, into) = pipe().unwrap();
+        drop(at_end);
+        let (mut source, mut sink) = (Source::new(from.into()), Sink::new(into.into()));
+        settle(&mut source, &mut sink);
+        assert!(source.is_over() && sink.is_over());
+        let error = to_source.write_all(b"x").unwrap_err();
+        assert_eq!(error.kind(), std::io::ErrorKind::BrokenPipe);
+    }
+
+    #[test]
+    fn more_than_the_window_is_refused() {
+        let (_at_end, into) = pipe().unwrap();
+        let mut sink = Sink::new(into.into());
+        assert_eq!(sink.hear(Event::Data(vec![0; WINDOW].into())), Ok(()));
+        assert_eq!(sink.hear(Event::Data(vec![0; 1].into())), Err(Overrun));
+    }
+}
