@@ -70,7 +70,7 @@ impl<M: DeserializeOwned> Decoder<M> {
     ///
     /// # Errors
     /// What is there is no message; nothing behind it can be read either.
-    pub fn next(&mut self) -> Result<Option<M>, Broken> {
+    pub fn take(&mut self) -> Result<Option<M>, Broken> {
         let rest = self.bytes.get(self.start..).unwrap_or_default();
         let Some((length, rest)) = rest.split_first_chunk::<LENGTH>() else { return Ok(None) };
         let length = usize::try_from(u32::from_le_bytes(*length)).unwrap_or(usize::MAX);
@@ -122,7 +122,7 @@ mod tests {
             let mut seen = Vec::new();
             for piece in bytes.chunks(size) {
                 decoder.feed(piece);
-                while let Some(message) = decoder.next().unwrap() {
+                while let Some(message) = decoder.take().unwrap() {
                     seen.push(message);
                 }
             }
@@ -135,7 +135,7 @@ mod tests {
             decoder.feed(&bytes);
             // It neither panics nor loops: each message takes bytes away.
             let mut messages = 0;
-            while let Ok(Some(_)) = decoder.next() {
+            while let Ok(Some(_)) = decoder.take() {
                 messages += 1;
             }
             prop_assert!(messages <= bytes.len() / LENGTH);
@@ -146,7 +146,7 @@ mod tests {
     fn a_length_beyond_the_limit_is_refused_before_it_is_awaited() {
         let mut decoder = Decoder::<ToHost>::default();
         decoder.feed(&u32::MAX.to_le_bytes());
-        assert_eq!(decoder.next(), Err(Broken::TooLong));
+        assert_eq!(decoder.take(), Err(Broken::TooLong));
     }
 
     #[test]
@@ -157,7 +157,7 @@ mod tests {
         bytes.push(0);
         let mut decoder = Decoder::<ToHost>::default();
         decoder.feed(&bytes);
-        assert_eq!(decoder.next(), Err(Broken::Garbled));
+        assert_eq!(decoder.take(), Err(Broken::Garbled));
     }
 
     #[test]

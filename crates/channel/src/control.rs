@@ -161,8 +161,8 @@ impl<M: DeserializeOwned> Connection<M> {
     ///
     /// # Errors
     /// What arrived is no message.
-    pub fn next(&mut self) -> Result<Option<M>, Broken> {
-        self.decoder.next()
+    pub fn take(&mut self) -> Result<Option<M>, Broken> {
+        self.decoder.take()
     }
 
     /// The descriptors that came along.
@@ -176,7 +176,7 @@ impl<M: DeserializeOwned> Connection<M> {
     /// The connection is broken.
     pub fn receive(&mut self) -> io::Result<Option<M>> {
         loop {
-            if let Some(message) = self.next().map_err(broken)? {
+            if let Some(message) = self.take().map_err(broken)? {
                 return Ok(Some(message));
             }
             if !self.fill()? {

@@ -27,6 +27,7 @@
 pub mod codec;
 pub mod control;
 mod message;
+pub mod names;
 pub mod pump;
 
 pub use message::*;

@@ -31,8 +31,8 @@ fn words(op: &Op<'_>) -> (&'static str, String) {
         Op::Mount { source, target, .. } => {
             ("mount", format!("{} on {}", quoted(*source), quoted(*target)))
         }
-        Op::Bind { from, target, .. } => {
-            ("mount", format!("{} on {}", quoted(*from), quoted(*target)))
+        Op::Bind { from, target, meant, .. } => {
+            ("mount", format!("{} on {}", quoted(*from), quoted(meant.unwrap_or(*target))))
         }
         Op::MakeDirectory { path } => ("make directory", quoted(*path)),
         Op::MakeDevice { path, .. } => ("make device", quoted(*path)),

@@ -24,6 +24,8 @@ pub struct Given<'a> {
     pub start_socket: Option<BorrowedFd<'a>>,
     /// For [`Need::Target`].
     pub target: Option<BorrowedFd<'a>>,
+    /// For [`Need::Passed`].
+    pub passed: &'a [(&'static str, BorrowedFd<'a>)],
 }
 
 /// An open object: ours, or the caller's.
@@ -76,6 +78,15 @@ fn open_one<'a>(need: &Need, given: &Given<'a>) -> Result<Opened<'a>> {
         Need::HookOutput => borrowed(given.hook_output, "output of hooks"),
         Need::StartSocket => borrowed(given.start_socket, "start socket"),
         Need::Target => borrowed(given.target, "process of the container"),
+        Need::Binary => {
+            let flags = OFlags::PATH | OFlags::CLOEXEC;
+            let fd = openat(CWD, "/proc/self/exe", flags, Mode::empty());
+            fd.map(Opened::Owned)
+                .map_err(|errno| Failure::errno("open", "/proc/self/exe", errno.raw_os_error()))
+        }
+        Need::Passed(name) => {
+            borrowed(given.passed.iter().find(|(known, _)| known == name).map(|(_, fd)| *fd), name)
+        }
     }
 }
 

@@ -43,6 +43,8 @@ fn need(need: &Need) -> String {
         Need::HookOutput => "file for the output of hooks".into(),
         Need::StartSocket => "start socket".into(),
         Need::Target => "process of the container".into(),
+        Need::Binary => "our own binary".into(),
+        Need::Passed(name) => (*name).into(),
     }
 }
 

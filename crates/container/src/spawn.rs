@@ -181,6 +181,7 @@ impl Child {
                 (Some(Kind::Failed), _) => {
                     return Err(failed(plan, &message.header, &message.text, parent));
                 }
+                (Some(Kind::Told), _) => return Err(told(&message.text)),
                 _ => return Err(garbled()),
             }
         }
@@ -201,6 +202,7 @@ impl Child {
                 (Some(Kind::Failed), _) => {
                     return Err(failed(plan, &message.header, &message.text, parent));
                 }
+                (Some(Kind::Told), _) => return Err(told(&message.text)),
                 _ => return Err(garbled()),
             }
         }
@@ -313,6 +315,11 @@ fn failed(plan: &Plan<'_>, header: &Header, text: &[u8], parent: &mut dyn Parent
         }
         _ => failure,
     }
+}
+
+/// The failure of a monitor, in words already.
+fn told(text: &[u8]) -> Failure {
+    serde_json::from_slice(text).unwrap_or_else(|_| garbled())
 }
 
 fn garbled() -> Failure {

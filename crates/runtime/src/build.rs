@@ -9,7 +9,7 @@ use accord_bundle::Bundle;
 use accord_bundle::state::{Isolation, Record, Status, VERSION, timestamp};
 use accord_cgroup::devices::{Rule, default_rules};
 use accord_cgroup::{Cgroup, Driver, Layout};
-use accord_container::compile::{Compiled, Need, Pad, Settings, compile, home_of};
+use accord_container::compile::{Compiled, Need, Pad, Settings, compile, compile_monitor, home_of};
 use accord_container::id_maps;
 use accord_container::needs::{self, Given, Opened};
 use accord_container::seccomp;
@@ -22,9 +22,10 @@ use rustix::net::{
 };
 
 use crate::console::Receiver;
+use crate::microvm::{Passed, Prepared};
 use crate::options::{CgroupManager, Create, Source};
 use crate::store::{self, ContainerRecord, Entry, START};
-use crate::{Runtime, container, facts, hooks, limits, relay};
+use crate::{Runtime, container, facts, hooks, limits, microvm, relay};
 
 /// Where the terminal goes, if there is one.
 #[derive(Debug)]
@@ -238,21 +239,6 @@ pub(crate) fn load(source: &Source) -> Result<Bundle> {
     Ok(bundle)
 }
 
-/// Where the container is to run (DESIGN of the selection: docs/architecture.md).
-fn isolation(rt: &Runtime, bundle: &Bundle) -> Isolation {
-    let annotation = |name: &str| {
-        bundle.spec.annotations().as_ref().and_then(|all| all.get(name)).map(String::as_str)
-    };
-    let asked = match annotation("accord.isolation") {
-        Some("microvm") => Some(Isolation::MicroVm),
-        Some("native") => Some(Isolation::Native),
-        _ => None,
-    };
-    let krun = (annotation("run.oci.handler") == Some("krun")).then_some(Isolation::MicroVm);
-    let vm = bundle.spec.vm().is_some().then_some(Isolation::MicroVm);
-    rt.global.isolation.or(asked).or(krun).or(vm).unwrap_or_default()
-}
-
 fn record(rt: &Runtime, create: &Create, bundle: &Bundle, cgroup: Cgroup) -> ContainerRecord {
     let annotations = bundle.spec.annotations().clone().unwrap_or_default();
     Record {
@@ -263,7 +249,7 @@ fn record(rt: &Runtime, create: &Create, bundle: &Bundle, cgroup: Cgroup) -> Con
         rootfs: bundle.rootfs(),
         created: timestamp(SystemTime::now()),
         owner: rustix::process::geteuid().as_raw(),
-        isolation: isolation(rt, bundle),
+        isolation: microvm::isolation(rt, bundle),
         init: None,
         cgroup_made: false,
         cgroup,
@@ -285,14 +271,11 @@ pub(crate) fn build<'p>(
     let bundle = load(&create.source)?;
     let process = bundle.process()?.clone();
     let terminal = Terminal::choose(&process, create.console_socket.as_ref(), how.foreground)?;
-    if isolation(rt, &bundle) == Isolation::MicroVm {
-        return Err(Failure::text(
-            "isolate",
-            &create.id,
-            "microvm is not supported by this version",
-        ));
-    }
     refuse_unsupported(&bundle.spec)?;
+    let machine = match microvm::isolation(rt, &bundle) {
+        Isolation::Native => None,
+        Isolation::MicroVm => Some(Prepared::of(rt, &create.id, &bundle, &process)?),
+    };
     let unprivileged = facts::is_unprivileged();
     let rootless = rt.global.rootless.unwrap_or(unprivileged);
     let path = linux_of(&bundle.spec).and_then(|linux| linux.cgroups_path().as_ref());
@@ -313,18 +296,39 @@ pub(crate) fn build<'p>(
         id: create.id.clone(),
         rootfs: bundle.rootfs(),
         bundle: bundle.dir.clone(),
-        filter: filter(&bundle.spec)?,
         cgroup_entries: cgroup.entries(),
-        home: home(&bundle.rootfs(), &process)?,
+        shared: create.shared.clone(),
+        ..Settings::default()
     };
-    let compiled = compile(Pad(arena), &bundle.spec, &process, &facts, &settings)?;
+    let compiled = match &machine {
+        Some(machine) => {
+            let monitor = machine.monitor(&entry);
+            compile_monitor(Pad(arena), &bundle.spec, &process, &facts, &settings, &monitor)?
+        }
+        None => {
+            let filter = filter(&bundle.spec)?;
+            let settings = Settings { filter, home: home(&bundle.rootfs(), &process)?, ..settings };
+            compile(Pad(arena), &bundle.spec, &process, &facts, &settings)?
+        }
+    };
     for warning in &compiled.warnings {
         log::warn!("{warning}");
     }
+    let record = record(rt, create, &bundle, cgroup.clone());
+    let config = bundle.spec;
+    let mut process = process;
+    let spec = match &machine {
+        // The container's limits are set in the guest; the monitor is not the container.
+        Some(machine) => {
+            let _process = process.set_rlimits(None);
+            machine.host.clone()
+        }
+        None => config.clone(),
+    };
     let mut handler = Handler {
         process,
-        record: record(rt, create, &bundle, cgroup.clone()),
-        spec: bundle.spec,
+        record,
+        spec,
         unprivileged,
         terminal,
         state_file: None,
@@ -334,14 +338,20 @@ pub(crate) fn build<'p>(
     entry.claim()?;
     let mut undo = Undo { entry: entry.clone(), cgroup: None, keep: false };
     entry.save(&handler.record)?;
-    entry.save_config(&handler.spec)?;
+    entry.save_config(&config)?;
     // Until it is made it may be somebody else's, whose processes are not ours to kill.
     let resources = linux_of(&handler.spec).and_then(|linux| linux.resources().as_ref());
     cgroup.create(resources)?;
     prepare(rt, undo.cgroup.insert(cgroup), &handler.spec)?;
     handler.record.cgroup_made = true;
     entry.save(&handler.record)?;
-    populate(&entry, compiled, handler, undo)
+    let passed = machine.map(|machine| machine.open(&entry)).transpose()?;
+    let built = populate(&entry, compiled, handler, undo, passed.as_ref())?;
+    if how.start_socket && passed.is_some() {
+        // The monitor takes `start` at its control socket; this only says that it has not come.
+        entry.mark(START)?;
+    }
+    Ok(built)
 }
 
 /// Makes the new cgroup ready for its first process.
@@ -401,6 +411,7 @@ fn populate<'p>(
     compiled: Compiled<'p>,
     mut handler: Handler,
     undo: Undo,
+    passed: Option<&Passed>,
 ) -> Result<Built<'p>> {
     if compiled.needs.contains(&Need::State) {
         handler.state_file = Some(hooks::memory_file("state")?);
@@ -410,7 +421,9 @@ fn populate<'p>(
         true => Some(listen_for_start(entry)?),
         false => None,
     };
+    let passed = passed.map(Passed::by_name);
     let given = Given {
+        passed: passed.as_ref().map(|passed| passed.as_slice()).unwrap_or_default(),
         state: handler.state_file.as_ref().map(AsFd::as_fd),
         hook_output: handler.hook_output.as_ref().map(AsFd::as_fd),
         start_socket: listener.as_ref().map(AsFd::as_fd),

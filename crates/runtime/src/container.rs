@@ -3,7 +3,7 @@
 use std::fs;
 use std::os::fd::{AsFd, OwnedFd};
 
-use accord_bundle::state::{OciState, Pid, Status};
+use accord_bundle::state::{Isolation, OciState, Pid, Status};
 use accord_outcome::{Failure, Result};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{PidfdFlags, pidfd_open};
@@ -73,11 +73,18 @@ impl Container {
         let status = match record.init {
             None => Status::Creating,
             Some(init) if !is_alive(init) => Status::Stopped,
+            // What is frozen is in the guest, not the monitor.
+            Some(_) if entry.is_marked_paused() => Status::Paused,
             Some(_) if record.cgroup.is_frozen().unwrap_or(false) => Status::Paused,
             Some(_) if entry.awaits_start() => Status::Created,
             Some(_) => Status::Running,
         };
         Self { entry, record, status }
+    }
+
+    /// Whether it runs in a virtual machine: then its processes are not the host's.
+    pub fn is_microvm(&self) -> bool {
+        self.record.isolation == Isolation::MicroVm
     }
 
     /// The state as `state` prints it and hooks read it.

@@ -4,12 +4,13 @@ use std::time::{Duration, Instant};
 
 use accord_bundle::state::Status;
 use accord_cgroup::Oom;
+use accord_channel::Request;
 use accord_outcome::{Failure, Quoted, Result};
 use serde_json::{Value, json};
 
-use crate::Runtime;
 use crate::container::Container;
 use crate::options::Events;
+use crate::{Runtime, microvm};
 
 /// Gives each event to `sink` as soon as it happens, in runc's form, until the
 /// container ends; with `stats`, the statistics once.
@@ -50,6 +51,9 @@ pub fn events(
 }
 
 fn statistics(container: &Container) -> Result<Value> {
+    if container.is_microvm() {
+        return microvm::verbs::value(container, Request::Stats);
+    }
     let data = container.record.cgroup.stats()?;
     Ok(json!({"type": "stats", "id": container.entry.id, "data": data}))
 }

@@ -18,7 +18,7 @@ use crate::container::Container;
 use crate::foreground::Foreground;
 use crate::options::{Exec, ExecProcess, ProcessChanges};
 use crate::run::Ended;
-use crate::{Runtime, facts, limits, sealed};
+use crate::{Runtime, facts, limits, microvm, sealed};
 
 struct Handler<'c> {
     container: &'c Container,
@@ -92,6 +92,15 @@ pub fn exec(rt: &Runtime, exec: &Exec) -> Result<Ended> {
     };
     let terminal = Terminal::choose(&process, exec.console_socket.as_ref(), !exec.detach)?;
     let pidfd = exec.pidfd_socket.as_deref().map(Receiver::of_pidfd).transpose()?;
+    if container.is_microvm() {
+        let mut terminal = terminal;
+        let mut child = microvm::exec::exec(&container, exec, process, &mut terminal)?;
+        if let Err(failure) = tell(exec, pidfd.as_ref(), &child) {
+            child.kill();
+            return Err(failure);
+        }
+        return wait(foreground, &child, terminal);
+    }
     let init = container.init()?;
     let mut cgroup = container.record.cgroup.clone();
     if exec.cgroups.is_empty() {
@@ -146,9 +155,14 @@ pub fn exec(rt: &Runtime, exec: &Exec) -> Result<Ended> {
         child.kill();
         return Err(failure);
     }
+    wait(foreground, &child, handler.terminal)
+}
+
+/// Waits for the end of the process, unless it is detached.
+fn wait(foreground: Option<Foreground>, child: &Child, terminal: Terminal) -> Result<Ended> {
     let Some(foreground) = foreground else { return Ok(None) };
-    let master = match &mut handler.terminal {
-        Terminal::Kept(master) => master.take(),
+    let master = match terminal {
+        Terminal::Kept(master) => master,
         _ => None,
     };
     foreground.wait(child.pid, child.pidfd.as_fd(), master).map(Some)
@@ -168,6 +182,7 @@ fn tell(exec: &Exec, pidfd: Option<&Receiver>, child: &Child) -> Result<()> {
 /// The process that is asked for.
 fn process(spec: &Spec, asked: &ExecProcess) -> Result<Process> {
     match asked {
+        ExecProcess::Given(process) => Ok((**process).clone()),
         ExecProcess::File(path) => {
             let (process, warnings) = load_process(path)?;
             warnings.into_iter().for_each(|warning| log::warn!("{warning}"));

@@ -2,12 +2,13 @@
 
 use std::fs;
 
-use accord_bundle::state::OciState;
+use accord_bundle::state::{OciState, Status};
+use accord_channel::Request;
 use accord_outcome::Result;
 
-use crate::Runtime;
 use crate::container::Container;
 use crate::store::{Entry, names};
+use crate::{Runtime, microvm};
 
 /// The state of one container.
 ///
@@ -59,5 +60,10 @@ fn owner(users: &str, uid: u32) -> String {
 /// # Errors
 /// An own failure.
 pub fn ps(rt: &Runtime, id: &str) -> Result<Vec<i32>> {
-    Container::find(rt, id)?.record.cgroup.pids(true)
+    let container = Container::find(rt, id)?;
+    match container.status {
+        Status::Stopped => container.record.cgroup.pids(true),
+        _ if container.is_microvm() => microvm::verbs::value(&container, Request::Ps),
+        _ => container.record.cgroup.pids(true),
+    }
 }

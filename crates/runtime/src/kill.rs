@@ -3,11 +3,12 @@
 use std::os::fd::AsFd;
 
 use accord_bundle::state::Status;
+use accord_channel::Request;
 use accord_outcome::{Failure, Result};
 
-use crate::Runtime;
 use crate::container::Container;
 use crate::options::Kill;
+use crate::{Runtime, microvm};
 
 const SIGKILL: u8 = 9;
 
@@ -19,6 +20,9 @@ pub fn kill(rt: &Runtime, kill: &Kill) -> Result<()> {
     let container = Container::find(rt, &kill.id)?;
     let cgroup = &container.record.cgroup;
     let not_running = || Failure::plain("container not running");
+    if container.is_microvm() {
+        return in_guest(&container, kill);
+    }
     let signal = i32::from(kill.signal);
     if kill.all {
         // Processes may have outlived their init where there is no pid namespace.
@@ -43,4 +47,22 @@ pub fn kill(rt: &Runtime, kill: &Kill) -> Result<()> {
         cgroup.thaw()?;
     }
     Ok(())
+}
+
+/// The signal is sent in the guest; to a guest that does not answer any more, KILL
+/// is the end of its machine.
+fn in_guest(container: &Container, kill: &Kill) -> Result<()> {
+    if matches!(container.status, Status::Stopped | Status::Creating) {
+        return Err(Failure::plain("container not running"));
+    }
+    let request = Request::Kill { signal: kill.signal, all: kill.all };
+    match microvm::verbs::call(container, request) {
+        Ok(_) => Ok(()),
+        Err(failure) if kill.signal != SIGKILL => Err(failure),
+        Err(_) => {
+            let monitor = container.init()?;
+            accord_sys::process::pidfd_send_signal(monitor.as_fd(), i32::from(SIGKILL))
+                .map_err(|_| Failure::plain("container not running"))
+        }
+    }
 }

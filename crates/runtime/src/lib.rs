@@ -20,6 +20,7 @@ mod hooks;
 pub mod inspect;
 pub mod kill;
 mod limits;
+mod microvm;
 pub mod options;
 pub mod pause;
 pub mod plan;

@@ -7,7 +7,28 @@ use accord_outcome::{Failure, Result};
 use oci_spec::runtime::{PosixRlimit, PosixRlimitType, Process};
 use rustix::process::{Pid, Resource, Rlimit, prlimit};
 
-fn resource(kind: PosixRlimitType) -> Resource {
+/// Every limit that a configuration can name.
+pub(crate) const ALL: [PosixRlimitType; 16] = [
+    PosixRlimitType::RlimitCpu,
+    PosixRlimitType::RlimitFsize,
+    PosixRlimitType::RlimitData,
+    PosixRlimitType::RlimitStack,
+    PosixRlimitType::RlimitCore,
+    PosixRlimitType::RlimitRss,
+    PosixRlimitType::RlimitNproc,
+    PosixRlimitType::RlimitNofile,
+    PosixRlimitType::RlimitMemlock,
+    PosixRlimitType::RlimitAs,
+    PosixRlimitType::RlimitLocks,
+    PosixRlimitType::RlimitSigpending,
+    PosixRlimitType::RlimitMsgqueue,
+    PosixRlimitType::RlimitNice,
+    PosixRlimitType::RlimitRtprio,
+    PosixRlimitType::RlimitRttime,
+];
+
+/// The kernel's number of a limit.
+pub(crate) fn resource(kind: PosixRlimitType) -> Resource {
     match kind {
         PosixRlimitType::RlimitCpu => Resource::Cpu,
         PosixRlimitType::RlimitFsize => Resource::Fsize,

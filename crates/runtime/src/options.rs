@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use accord_bundle::Bundle;
 use accord_bundle::state::Isolation;
-use oci_spec::runtime::LinuxResources;
+use oci_spec::runtime::{LinuxResources, Process};
 
 /// What holds for every verb.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -85,6 +85,8 @@ pub struct Create {
     pub no_new_keyring: bool,
     /// How many descriptors after stderr (and `$LISTEN_FDS`) the program gets.
     pub preserve_fds: u32,
+    /// In the guest of a microVM: where the host's bind mounts are, by number.
+    pub shared: Option<PathBuf>,
 }
 
 /// `run`.
@@ -127,6 +129,11 @@ pub struct Exec {
 /// What `exec` runs.
 #[derive(Debug, Clone)]
 pub enum ExecProcess {
+    /// A process as the agent of a microVM gets it; it says everything.
+    Given(
+        /// The process.
+        Box<Process>,
+    ),
     /// A `process.json`; it says everything.
     File(
         /// Its path.

@@ -2,7 +2,6 @@
 
 use std::os::fd::AsFd;
 
-use accord_bundle::state::Isolation;
 use accord_outcome::{Outcome, Result};
 use bumpalo::Bump;
 
@@ -50,7 +49,6 @@ pub fn run(rt: &Runtime, run: &Run) -> Result<Ended> {
     if !run.keep {
         delete::after_end(rt, &built.handler.record, &built.handler.spec)?;
     }
-    debug_assert_eq!(built.handler.record.isolation, Isolation::Native);
     Ok(Some(outcome))
 }
 

@@ -3,6 +3,7 @@
 use std::fs;
 
 use accord_bundle::state::Status;
+use accord_channel::Request;
 use accord_container::explain;
 use accord_outcome::{Failure, Result};
 use accord_stage::{HEADER, Header, Kind, MAX_TEXT};
@@ -13,7 +14,7 @@ use rustix::net::{
 
 use crate::container::Container;
 use crate::store::START;
-use crate::{Runtime, delete, hooks};
+use crate::{Runtime, delete, hooks, microvm};
 
 /// Lets the program go, and runs the poststart hooks.
 ///
@@ -32,7 +33,13 @@ pub fn start(rt: &Runtime, id: &str) -> Result<()> {
             return Err(Failure::plain("cannot start an already running container"));
         }
     }
-    let_go(&container)?;
+    if container.is_microvm() {
+        let started = microvm::verbs::call(&container, Request::Start);
+        container.entry.unmark(START);
+        let _nothing = started?;
+    } else {
+        let_go(&container)?;
+    }
     let container = Container::find(rt, id)?;
     after_start(&container)
 }

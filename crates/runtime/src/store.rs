@@ -5,6 +5,9 @@
 //! | `state.json` | the record; written before the first side effect, replaced as a whole |
 //! | `config.json` | the configuration, as it was at `create` |
 //! | `start.sock` | where the init process waits for `start`; gone once it has come |
+//! | `control.sock` | of a microVM: where its monitor listens |
+//! | `jail` | of a microVM: the empty directory on which the monitor's root is mounted |
+//! | `paused` | of a microVM: its processes are frozen |
 
 use std::fs;
 use std::io::{self, ErrorKind};
@@ -24,6 +27,8 @@ pub type ContainerRecord = Record<Cgroup>;
 
 const STATE: &str = "state.json";
 const CONFIG: &str = "config.json";
+/// There while the processes of a microVM are frozen in their guest.
+pub(crate) const PAUSED: &str = "paused";
 /// The socket at which the init process waits.
 pub(crate) const START: &str = "start.sock";
 
@@ -172,6 +177,24 @@ impl Entry {
             }
             _ => Ok(()),
         }
+    }
+
+    /// Makes an empty file whose being there says something.
+    ///
+    /// # Errors
+    /// An own failure.
+    pub(crate) fn mark(&self, name: &str) -> Result<()> {
+        self.write(name, b"")
+    }
+
+    /// Removes such a file; one that is not there is fine.
+    pub(crate) fn unmark(&self, name: &str) {
+        let _removed = fs::remove_file(self.dir.join(name)).is_ok();
+    }
+
+    /// Whether the container has been paused in its guest.
+    pub(crate) fn is_marked_paused(&self) -> bool {
+        self.dir.join(PAUSED).exists()
     }
 
     /// Whether the init process waits for `start`.

@@ -3,9 +3,9 @@
 use accord_bundle::state::Status;
 use accord_outcome::{Failure, Quoted, Result};
 
-use crate::Runtime;
 use crate::container::Container;
 use crate::options::Update;
+use crate::{Runtime, microvm};
 
 /// Changes the limits that are set; the others stay.
 ///
@@ -26,6 +26,9 @@ pub fn update(rt: &Runtime, update: &Update) -> Result<()> {
             &update.id,
             "Intel RDT is not supported by this version",
         ));
+    }
+    if container.is_microvm() {
+        return microvm::update(&container, &update.resources);
     }
     container.record.cgroup.apply(&update.resources)
 }

@@ -14,7 +14,7 @@ use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat, openat2};
 use rustix::net::{SocketFlags, accept_with};
 
 use crate::mounts::{self, At as _, Done, Fault};
-use crate::plan::{Attributes, Op, Plan, Request, Slot, Source, Spread, Str};
+use crate::plan::{Attributes, Op, Plan, Request, Slot, Source, Spread, Str, Strings};
 use crate::protocol::{Call, Header, Kind, await_go, send};
 use crate::target::{self, Make};
 use crate::{copy_up, credentials, exec, hook, terminal};
@@ -279,10 +279,30 @@ impl<'a> Stage<'a> {
                 let errno = sys_exec::execve(path, &args.0, &env.0);
                 self.refuse(name.0, &exec::explain(path, errno))
             }
-            Op::ExecSelf { fd, ref args, ref env } => {
-                Err(sys_exec::execve_fd(self.fd(fd)?, &args.0, &env.0).into())
-            }
+            Op::ExecSelf { fd, pass, ref args, ref env } => self.exec_self(fd, pass, args, env),
         }
+    }
+
+    fn exec_self(
+        &self,
+        binary: Slot,
+        pass: &[Slot],
+        args: &Strings<'_>,
+        env: &Strings<'_>,
+    ) -> Done {
+        const MOST: usize = 7;
+        let binary = rustix::io::fcntl_dupfd_cloexec(self.fd(binary)?, 64)?;
+        let mut fds = [self.start.sync; MOST + 1];
+        for (place, slot) in fds.iter_mut().skip(1).zip(pass) {
+            *place = self.fd(*slot)?;
+        }
+        let count = pass.len().min(MOST).saturating_add(1);
+        process::close_on_exec_from(3).at(Call::Open)?;
+        #[expect(unsafe_code, reason = "descriptors of a process that becomes another program")]
+        // SAFETY: what follows is the execution, or a failure over a socket that
+        // is at number 3 then.
+        unsafe { process::place(fds.get(..count).unwrap_or_default(), 3) }.at(Call::Open)?;
+        Err(sys_exec::execve_fd(binary.as_fd(), &args.0, &env.0).into())
     }
 
     fn ask(&self, request: Request) -> Done {

@@ -440,6 +440,9 @@ pub enum Op<'a> {
         from: Str<'a>,
         /// Where.
         target: Str<'a>,
+        /// What the configuration calls the target, where that is not the same.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        meant: Option<Str<'a>>,
         /// With the mounts below it.
         recursive: bool,
         /// Changes of attributes.
@@ -680,9 +683,12 @@ pub enum Op<'a> {
         env: Strings<'a>,
     },
     /// Execute our own binary, open as a descriptor: the monitor of a microVM.
+    /// It gets the socket to the parent as descriptor 3, and `pass` as 4 and so on.
     ExecSelf {
         /// The binary.
         fd: Slot,
+        /// What it gets.
+        pass: &'a [Slot],
         /// Arguments.
         args: Strings<'a>,
         /// Environment.

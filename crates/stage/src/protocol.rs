@@ -10,6 +10,7 @@
 //! | child | `Listener` | - | seccomp notify listener | - |
 //! | child | `Ready` | - | - | `Go` (or `start` connects to the socket) |
 //! | child | `Failed` | see [`Header::call`] | - | - |
+//! | monitor | `Told` | a failure as JSON | - | - |
 //! | parent | `Go` | - | - | - |
 //!
 //! The end of file on the parent's side means that the program runs (every end
@@ -49,6 +50,8 @@ pub enum Kind {
     Ready = 6,
     /// An operation failed.
     Failed = 7,
+    /// A failure in words already, from what the child has become: a monitor.
+    Told = 8,
 }
 
 impl Kind {
@@ -62,6 +65,7 @@ impl Kind {
             Self::Listener,
             Self::Ready,
             Self::Failed,
+            Self::Told,
         ]
         .into_iter()
         .find(|kind| *kind as u8 == value)

@@ -5,7 +5,7 @@ use core::mem::size_of;
 use linux_raw_sys::general::{
     CLONE_CLEAR_SIGHAND, CLONE_INTO_CGROUP, CLONE_PIDFD, clone_args, kernel_sigaction,
 };
-use rustix::fd::{BorrowedFd, OwnedFd};
+use rustix::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 use syscalls::Sysno;
 
 use crate::{Errno, Result, arg, call, int, owned, word};
@@ -198,6 +198,64 @@ pub fn close_on_exec_from(first: u32) -> Result<()> {
 pub unsafe fn close_range(first: u32, last: u32) -> Result<()> {
     // SAFETY: no pointers; whose descriptors these are is the caller's promise.
     unsafe { call(Sysno::close_range, [first as usize, last as usize, 0, 0, 0, 0]) }.map(drop)
+}
+
+/// Closes every descriptor but the standard ones and `keep`: in a fork that is to
+/// have nothing of its parent's.
+///
+/// # Safety
+/// Their owners, which the fork has copies of, must not be used or dropped any more.
+///
+/// # Errors
+/// As `close_range(2)`.
+pub unsafe fn close_all_but(keep: BorrowedFd<'_>) -> Result<()> {
+    let keep = keep.as_raw_fd().cast_unsigned();
+    let ranges = [(3, keep.saturating_sub(1)), (keep.saturating_add(1).max(3), u32::MAX)];
+    for (first, last) in ranges {
+        if first <= last {
+            // SAFETY: the caller's promise.
+            unsafe { close_range(first, last) }?;
+        }
+    }
+    Ok(())
+}
+
+/// Puts `fds` on the numbers from `first` on, where the next `execve` leaves them.
+///
+/// # Safety
+/// Whoever owns what is at these numbers now must not use or drop it any more.
+///
+/// # Errors
+/// As `fcntl(2)` and `dup3(2)`; EINVAL for more than eight.
+pub unsafe fn place(fds: &[BorrowedFd<'_>], first: i32) -> Result<()> {
+    const MOST: usize = 8;
+    /// Above all numbers that are placed, so that none is overwritten before it is placed.
+    const ABOVE: i32 = 64;
+    let mut copies: [Option<OwnedFd>; MOST] = [const { None }; MOST];
+    if fds.len() > MOST || first.saturating_add(8) > ABOVE {
+        return Err(Errno::INVAL);
+    }
+    for (copy, fd) in copies.iter_mut().zip(fds) {
+        *copy = Some(rustix::io::fcntl_dupfd_cloexec(fd, ABOVE)?);
+    }
+    let mut number = first;
+    for copy in copies.iter().flatten() {
+        // SAFETY: no pointers; the caller has promised that nobody owns the number.
+        unsafe { call(Sysno::dup3, [arg(copy.as_fd()), int(number), 0, 0, 0, 0]) }?;
+        number = number.saturating_add(1);
+    }
+    Ok(())
+}
+
+/// Lets the kernel kill this process when its parent's thread ends (`PR_SET_PDEATHSIG`).
+///
+/// # Errors
+/// As `prctl(2)`.
+pub fn die_with_parent() -> Result<()> {
+    const PR_SET_PDEATHSIG: usize = 1;
+    const SIGKILL: usize = 9;
+    // SAFETY: no pointers.
+    unsafe { call(Sysno::prctl, [PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0, 0]) }.map(drop)
 }
 
 /// `dup3(2)` onto one of the standard descriptors 0, 1, 2.

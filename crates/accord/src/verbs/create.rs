@@ -84,6 +84,7 @@ impl Common {
             no_pivot: self.no_pivot,
             no_new_keyring: self.no_new_keyring,
             preserve_fds: self.preserve_fds,
+            shared: None,
         })
     }
 }

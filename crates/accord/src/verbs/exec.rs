@@ -177,7 +177,7 @@ mod tests {
     fn changes(exec: options::Exec) -> ProcessChanges {
         match exec.process {
             ExecProcess::Changed(changes) => *changes,
-            ExecProcess::File(file) => panic!("a file: {file:?}"),
+            other => panic!("not changes: {other:?}"),
         }
     }
 

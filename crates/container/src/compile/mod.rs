@@ -7,6 +7,7 @@
 
 mod hooks;
 mod identity;
+mod monitor;
 mod mounts;
 mod namespaces;
 mod pad;
@@ -21,6 +22,7 @@ use accord_sys::security::Instruction;
 use oci_spec::runtime::{LinuxIdMapping, Process, Spec};
 
 pub use identity::home_of;
+pub use monitor::{MACHINE, Monitor, SHARED, TREE, compile_monitor, compile_proxy};
 pub use pad::Pad;
 
 /// What the compiler must know about the host and the caller.
@@ -84,6 +86,9 @@ pub struct Settings {
     pub cgroup_entries: Vec<PathBuf>,
     /// The home directory, if the environment names none.
     pub home: Option<String>,
+    /// In the guest of a microVM: where the sources of bind mounts are, each by
+    /// the number of its mount.
+    pub shared: Option<PathBuf>,
 }
 
 /// What a slot of the plan stands for.
@@ -115,6 +120,10 @@ pub enum Need {
     StartSocket,
     /// The pidfd of the process whose namespaces are joined.
     Target,
+    /// Our own binary.
+    Binary,
+    /// What the monitor of a microVM is handed, by name.
+    Passed(&'static str),
 }
 
 /// A plan and what it needs.

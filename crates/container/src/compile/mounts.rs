@@ -22,7 +22,7 @@ const SUPERBLOCK_FLAGS: [(u32, &str); 5] = [
     (MS_I_VERSION, "iversion"),
 ];
 
-fn change(options: &MountOptions) -> Change {
+pub(super) fn change(options: &MountOptions) -> Change {
     let pair = |attrs: Attrs| (Attributes(attrs.set), Attributes(attrs.clear));
     let (set, clear) = pair(options.attrs);
     let (recursive_set, recursive_clear) = pair(options.rec_attrs);
@@ -32,7 +32,7 @@ fn change(options: &MountOptions) -> Change {
 impl<'a> Compiler<'a, '_> {
     pub(crate) fn mounts(&mut self, layout: &Layout) -> Result<()> {
         let spec = self.spec;
-        for mount in spec.mounts().iter().flatten() {
+        for (number, mount) in spec.mounts().iter().flatten().enumerate() {
             let options = mount_options::parse(mount.options().as_deref().unwrap_or_default());
             let kind = mount.typ().as_deref().unwrap_or("bind");
             match kind {
@@ -40,8 +40,8 @@ impl<'a> Compiler<'a, '_> {
                     let path = self.destination(mount)?;
                     self.push(Op::Remount { path, change: change(&options) });
                 }
-                _ if options.bind.is_some() => self.bind(mount, &options)?,
-                "bind" => self.bind(mount, &options)?,
+                _ if options.bind.is_some() => self.bind(number, mount, &options)?,
+                "bind" => self.bind(number, mount, &options)?,
                 "cgroup" | "cgroup2" => self.cgroup(mount, &options, layout)?,
                 _ => self.filesystem(mount, kind, &options)?,
             }
@@ -50,7 +50,7 @@ impl<'a> Compiler<'a, '_> {
     }
 
     /// Where a mount goes; a relative destination counts from the root.
-    fn destination(&self, mount: &Mount) -> Result<Str<'a>> {
+    pub(super) fn destination(&self, mount: &Mount) -> Result<Str<'a>> {
         let destination = Path::new("/").join(mount.destination());
         let clean: PathBuf = destination
             .components()
@@ -59,19 +59,28 @@ impl<'a> Compiler<'a, '_> {
         self.pad.text(bytes(&clean))
     }
 
-    fn spreads(&self, options: &MountOptions) -> &'a [accord_stage::Spread] {
+    pub(super) fn spreads(&self, options: &MountOptions) -> &'a [accord_stage::Spread] {
         let list: Vec<_> = options.propagation.iter().copied().map(rootfs::spread).collect();
         self.pad.slice(&list)
     }
 
-    fn bind(&mut self, mount: &Mount, options: &MountOptions) -> Result<()> {
+    /// The source of a bind mount, and its path as the configuration means it.
+    pub(super) fn source(&self, number: usize, mount: &Mount) -> Result<(PathBuf, Str<'a>)> {
         let Some(source) = mount.source() else { return Err(refused(mount, "has no source")) };
         // runc and crun take a relative source from the bundle.
         let source = self.settings.bundle.join(source);
+        let from = self.pad.text(bytes(&source))?;
+        match &self.settings.shared {
+            Some(shared) => Ok((shared.join(number.to_string()), from)),
+            None => Ok((source, from)),
+        }
+    }
+
+    fn bind(&mut self, number: usize, mount: &Mount, options: &MountOptions) -> Result<()> {
+        let (source, from) = self.source(number, mount)?;
         guard_proc(mount)?;
         let recursive = options.bind == Some(Bind::Rbind);
         let target = self.destination(mount)?;
-        let from = self.pad.text(bytes(&source))?;
         let idmap = self.idmap(mount, options)?;
         let source = self.bind_source(&source, recursive)?;
         let spread = self.spreads(options);
@@ -79,6 +88,7 @@ impl<'a> Compiler<'a, '_> {
             source,
             from,
             target,
+            meant: None,
             recursive,
             change: change(options),
             spread,
@@ -206,6 +216,7 @@ impl<'a> Compiler<'a, '_> {
                 source,
                 from,
                 target,
+                meant: None,
                 recursive: false,
                 change: Change { set: attributes, ..Change::default() },
                 spread: &[],

@@ -60,6 +60,16 @@ impl Layout {
         Ok(layout)
     }
 
+    /// Those that the monitor of a microVM is in. The guest has the others: its kernel
+    /// numbers processes, and maps ids on one side only, or ownership would shift twice.
+    pub(crate) fn on_host(mut self) -> Self {
+        let guest = Namespaces::PID.with(Namespaces::USER).with(Namespaces::TIME);
+        self.new = self.new.without(guest).with(Namespaces::MOUNT);
+        self.joined.retain(|(kind, _)| *kind == Namespaces::NET);
+        self.offsets = None;
+        self
+    }
+
     /// All namespaces that the container does not share with the runtime.
     pub(crate) fn all(&self) -> Namespaces {
         self.joined.iter().fold(self.new, |all, (kind, _)| all.with(*kind))

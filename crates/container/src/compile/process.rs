@@ -27,14 +27,19 @@ const KEEP_GROUPS: &str = "run.oci.keep_original_groups";
 
 impl<'a> Compiler<'a, '_> {
     pub(crate) fn terminal(&mut self, process: &Process, console: bool) -> Result<()> {
+        let ptmx = self.pad.text("/dev/pts/ptmx")?;
+        self.terminal_at(ptmx, process, console);
+        Ok(())
+    }
+
+    /// A terminal of the pseudo-terminals that `ptmx` belongs to.
+    pub(crate) fn terminal_at(&mut self, ptmx: Str<'a>, process: &Process, console: bool) {
         let size = process.console_size().map(|size| {
             let cells = |value: u64| u16::try_from(value).unwrap_or(u16::MAX);
             (cells(size.height()), cells(size.width()))
         });
-        let ptmx = self.pad.text("/dev/pts/ptmx")?;
         let uid = process.user().uid();
         self.push(Op::Terminal { size, uid, console, ptmx });
-        Ok(())
     }
 
     pub(crate) fn exec_terminal(&mut self, process: &Process) -> Result<()> {

@@ -182,6 +182,7 @@ impl<'a> Compiler<'a, '_> {
             source,
             from: target,
             target,
+            meant: None,
             recursive: false,
             change: accord_stage::Change::default(),
             spread: &[],

@@ -1,0 +1,391 @@
+//! The same bundle natively and in a microVM: the same outcome. Needs root, QEMU and a
+//! guest kernel; the machine is emulated, so nothing is asked of the processor.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::fs;
+use std::io::{Read, Write};
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+const MODES: [&str; 2] = ["native", "microvm"];
+
+/// A root file system of busybox, a state directory, and a binary that a guest can hold.
+struct Host {
+    dir: TempDir,
+    cgroup: String,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+struct Seen {
+    status: i32,
+    stdout: String,
+    stderr: String,
+}
+
+impl Host {
+    /// `None`, said so, where there is no machine to be had.
+    fn new(test: &str) -> Option<Self> {
+        let kernels = || fs::read_dir("/boot").into_iter().flatten().flatten();
+        let kernel = || kernels().any(|file| file.file_name().to_string_lossy().contains("cloud"));
+        let missing = [
+            (!rustix::process::geteuid().is_root(), "not root"),
+            (!Path::new("/usr/bin/qemu-system-x86_64").exists(), "no qemu-system-x86_64"),
+            (!Path::new("/bin/busybox").exists(), "no /bin/busybox"),
+            (!kernel(), "no guest kernel (linux-image-cloud-amd64)"),
+        ];
+        if let Some((_, reason)) = missing.iter().find(|(missing, _)| *missing) {
+            eprintln!("SKIPPED {test}: {reason}");
+            return None;
+        }
+        let dir = TempDir::new().unwrap();
+        let bin = dir.path().join("rootfs/bin");
+        fs::create_dir_all(&bin).unwrap();
+        fs::copy("/bin/busybox", bin.join("busybox")).unwrap();
+        for applet in [
+            "sh", "true", "sleep", "cat", "id", "kill", "stty", "grep", "df", "tail", "head",
+            "md5sum",
+        ] {
+            std::os::unix::fs::symlink("busybox", bin.join(applet)).unwrap();
+        }
+        // The guest's initramfs holds the binary: without what only a debugger reads.
+        let stripped = Command::new("strip")
+            .args(["-o".as_ref(), dir.path().join("accord").as_os_str()])
+            .arg(env!("CARGO_BIN_EXE_accord"))
+            .status();
+        assert!(stripped.unwrap().success());
+        let cgroup = format!("accord-test-{}-{test}", std::process::id());
+        Some(Self { dir, cgroup })
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    fn bundle(&self, id: &str, args: &[&str], change: impl FnOnce(&mut Value)) -> PathBuf {
+        let spec = accord_bundle::default_spec(accord_bundle::SpecFor::default()).unwrap();
+        let mut config = serde_json::to_value(spec).unwrap();
+        config["process"]["terminal"] = json!(false);
+        config["process"]["args"] = json!(args);
+        config["root"] = json!({"path": self.path("rootfs"), "readonly": false});
+        config["linux"]["cgroupsPath"] = json!(format!("/{}/{id}", self.cgroup));
+        change(&mut config);
+        let bundle = self.path(&format!("bundle-{id}"));
+        fs::create_dir_all(&bundle).unwrap();
+        fs::write(bundle.join("config.json"), config.to_string()).unwrap();
+        bundle
+    }
+
+    fn accord(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(self.path("accord"));
+        command.arg("--root").arg(self.path("state")).args(args).stdin(Stdio::null());
+        command
+    }
+
+    /// Output goes to files: a container that is left behind must not hold the pipes.
+    fn sees(&self, args: &[&str]) -> Seen {
+        let (out, err) = (self.path("out"), self.path("err"));
+        let mut command = self.accord(args);
+        command.stdout(fs::File::create(&out).unwrap()).stderr(fs::File::create(&err).unwrap());
+        let status = command.status().unwrap();
+        Seen {
+            status: status.code().unwrap(),
+            stdout: fs::read_to_string(out).unwrap(),
+            stderr: fs::read_to_string(err).unwrap(),
+        }
+    }
+
+    fn ok(&self, args: &[&str]) -> String {
+        let seen = self.sees(args);
+        assert_eq!((seen.status, seen.stderr.as_str()), (0, ""), "{args:?}");
+        seen.stdout
+    }
+
+    fn run(&self, mode: &str, bundle: &Path) -> Seen {
+        let bundle = bundle.to_str().unwrap();
+        self.sees(&["--isolation", mode, "run", "--bundle", bundle, mode])
+    }
+
+    /// What `run` shows is the same in both modes; it is returned once.
+    fn agree(&self, args: &[&str], change: impl Fn(&mut Value)) -> Seen {
+        let bundle = self.bundle("agree", args, |config| {
+            // Both as process 1, and each in a cgroup of its own.
+            config["linux"]["cgroupsPath"] = json!(format!("/{}/agree", self.cgroup));
+            change(config);
+        });
+        let [native, microvm] = MODES.map(|mode| self.run(mode, &bundle));
+        assert_eq!(native, microvm, "{args:?}");
+        microvm
+    }
+
+    /// A container in a microVM that has been started.
+    fn started(&self, id: &str, args: &[&str], change: impl FnOnce(&mut Value)) {
+        let bundle = self.bundle(id, args, change);
+        let bundle = bundle.to_str().unwrap();
+        let pid_file = self.path(&format!("{id}.pid"));
+        let pid_file = pid_file.to_str().unwrap();
+        self.ok(&[
+            "--isolation",
+            "microvm",
+            "create",
+            "--bundle",
+            bundle,
+            "--pid-file",
+            pid_file,
+            id,
+        ]);
+        assert_eq!(self.status(id), "created");
+        self.ok(&["start", id]);
+    }
+
+    fn status(&self, id: &str) -> String {
+        let state: Value = serde_json::from_str(&self.ok(&["state", id])).unwrap();
+        state["status"].as_str().unwrap().to_owned()
+    }
+
+    fn pid(&self, id: &str) -> i32 {
+        let text = fs::read_to_string(self.path(&format!("{id}.pid"))).unwrap();
+        text.parse().unwrap()
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        for entry in fs::read_dir(self.path("state")).into_iter().flatten().flatten() {
+            let id = entry.file_name();
+            drop(self.accord(&["delete", "--force", id.to_str().unwrap()]).output());
+        }
+    }
+}
+
+fn ends_within(child: &mut Child, seconds: u64) -> std::process::ExitStatus {
+    let deadline = Instant::now() + Duration::from_secs(seconds);
+    loop {
+        if let Some(status) = child.try_wait().unwrap() {
+            return status;
+        }
+        let late = Instant::now() > deadline;
+        if late {
+            child.kill().unwrap();
+        }
+        assert!(!late, "it did not end within {seconds} s");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn run_shows_the_same_in_both_modes() {
+    let Some(host) = Host::new("run_shows_the_same_in_both_modes") else { return };
+    let plain = |_: &mut Value| {};
+    let script = "echo out; echo err >&2; id -u; exit 42";
+    let seen = host.agree(&["/bin/sh", "-c", script], plain);
+    assert_eq!((seen.status, seen.stdout.as_str()), (42, "out\n0\n"));
+    let missing = host.agree(&["no-such-command"], plain);
+    assert_eq!(missing.status, 127);
+    assert!(missing.stderr.contains("executable file not found in $PATH"));
+    let directory = host.agree(&["/bin"], plain);
+    assert_eq!(directory.status, 126);
+    let fault = host.agree(&["/bin/sh", "-c", "sh -c 'kill -SEGV $$'; exit $?"], plain);
+    assert_eq!(fault.status, 139);
+    let source = host.agree(&["true"], |config| {
+        let mounts = config["mounts"].as_array_mut().unwrap();
+        mounts.push(json!({"destination": "/data", "type": "bind", "source": "/no/such",
+            "options": ["bind"]}));
+    });
+    assert_eq!(source.status, 1);
+    assert!(source.stderr.contains(r#"mount "/no/such" on "/data": ENOENT"#), "{source:?}");
+}
+
+#[test]
+fn everything_of_the_configuration_holds_in_the_guest() {
+    let Some(host) = Host::new("everything_of_the_configuration_holds_in_the_guest") else {
+        return;
+    };
+    fs::create_dir(host.path("shared")).unwrap();
+    fs::write(host.path("shared/file"), "from the host").unwrap();
+    let shared = host.path("shared");
+    let script = "cat /proc/sys/kernel/hostname; \
+                  grep -E '^(Uid|Gid|Groups|Sig|Cap|NoNew|Seccomp:|Threads)' /proc/self/status | grep -v SigQ; \
+                  grep -E 'open files|core|stack|locked|cpu time' /proc/self/limits; \
+                  id; umask; pwd; echo $A; cat /data/file; echo no > /data/file; echo x > /rofile; \
+                  cat /proc/timer_list; df -k /dev/shm | tail -n 1";
+    let seen = host.agree(&["/bin/sh", "-c", script], |config| {
+        config["hostname"] = json!("the-name");
+        config["root"]["readonly"] = json!(true);
+        config["process"]["user"] = json!({"uid": 7, "gid": 8, "additionalGids": [9], "umask": 63});
+        config["process"]["cwd"] = json!("/bin");
+        config["process"]["env"] = json!(["PATH=/bin", "A=from env"]);
+        let mounts = config["mounts"].as_array_mut().unwrap();
+        let options = ["rbind", "ro", "nosuid"];
+        mounts.push(json!({"destination": "/data", "type": "bind", "source": shared,
+            "options": options}));
+        // Seconds of CPU, the file size, core: what is asked for, and what is inherited.
+        config["process"]["rlimits"] = json!([
+            {"type": "RLIMIT_NOFILE", "soft": 100, "hard": 200},
+            {"type": "RLIMIT_CORE", "soft": 0, "hard": 0}]);
+    });
+    let lines: Vec<&str> = seen.stdout.lines().collect();
+    for line in ["the-name", "uid=7 gid=8 groups=9", "0077", "/bin", "from env"] {
+        assert!(lines.contains(&line), "{line}: {seen:?}");
+    }
+    assert!(seen.stdout.contains("from the host"), "{seen:?}");
+}
+
+#[test]
+fn a_life_in_steps() {
+    let Some(host) = Host::new("a_life_in_steps") else { return };
+    let trap = "trap 'exit 9' TERM; echo ready; while :; do sleep 0.1; done";
+    host.started("life", &["/bin/sh", "-c", trap], |_| {});
+    assert_eq!(host.status("life"), "running");
+    let exec = |words: &[&str]| host.sees(&[&["exec", "life"], words].concat());
+    let seen = exec(&["/bin/sh", "-c", "echo $$; echo err >&2; exit 3"]);
+    assert_eq!((seen.status, seen.stderr.as_str()), (3, "err\n"));
+    assert_eq!(exec(&["no-such-command"]).status, 127);
+    assert_eq!(exec(&["/bin"]).status, 126);
+    assert_eq!(exec(&["/bin/sh", "-c", "kill -9 $$"]).status, 137);
+    let processes: Vec<i32> =
+        serde_json::from_str(&host.ok(&["ps", "--format", "json", "life"])).unwrap();
+    assert!(!processes.is_empty());
+    host.ok(&["pause", "life"]);
+    assert_eq!(host.status("life"), "paused");
+    let paused = exec(&["true"]);
+    assert_eq!(paused.status, 255);
+    assert!(paused.stderr.contains(r#"cannot exec in a paused container "life""#));
+    host.ok(&["resume", "life"]);
+    let statistics: Value = serde_json::from_str(&host.ok(&["events", "--stats", "life"])).unwrap();
+    assert!(statistics["data"]["cpu"]["usage"]["total"].as_u64().unwrap() > 0);
+    let running = host.sees(&["start", "life"]);
+    assert!(running.stderr.contains("cannot start an already running container"));
+    host.ok(&["kill", "life", "TERM"]);
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while host.status("life") != "stopped" {
+        assert!(Instant::now() < deadline, "TERM was not delivered");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    assert!(host.sees(&["kill", "life", "TERM"]).stderr.contains("container not running"));
+    host.ok(&["delete", "life"]);
+    assert!(host.sees(&["state", "life"]).stderr.contains(r#"container "life" does not exist"#));
+}
+
+#[test]
+fn bytes_pass_unchanged_and_none_is_lost() {
+    let Some(host) = Host::new("bytes_pass_unchanged_and_none_is_lost") else { return };
+    let script = "md5sum; head -c 5000000 /dev/zero; exit 7";
+    let bundle = host.bundle("pipe", &["/bin/sh", "-c", script], |_| {});
+    let bundle = bundle.to_str().unwrap();
+    let mut child = host
+        .accord(&["--isolation", "microvm", "run", "--bundle", bundle, "pipe"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let bytes: Vec<u8> = (0..3_000_000u32).flat_map(u32::to_le_bytes).collect();
+    let mut input = child.stdin.take().unwrap();
+    let writer = std::thread::spawn(move || {
+        input.write_all(&bytes).unwrap();
+        bytes
+    });
+    let mut output = Vec::new();
+    child.stdout.take().unwrap().read_to_end(&mut output).unwrap();
+    assert_eq!(ends_within(&mut child, 60).code(), Some(7));
+    let expected = Command::new("md5sum").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
+    let mut expected = expected.unwrap();
+    expected.stdin.take().unwrap().write_all(&writer.join().unwrap()).unwrap();
+    let expected = expected.wait_with_output().unwrap().stdout;
+    let (sum, zeros) = output.split_at(expected.len());
+    assert_eq!(String::from_utf8_lossy(sum), String::from_utf8_lossy(&expected));
+    assert!(zeros.len() == 5_000_000 && zeros.iter().all(|byte| *byte == 0), "{}", zeros.len());
+}
+
+#[test]
+fn a_machine_that_is_lost_is_never_a_success() {
+    let Some(host) = Host::new("a_machine_that_is_lost_is_never_a_success") else { return };
+    // The monitor is the container's process: killed, it says so itself.
+    host.started("killed", &["/bin/sleep", "1000"], |_| {});
+    let monitor = host.pid("killed");
+    let status = fs::read_to_string(format!("/proc/{monitor}/status")).unwrap();
+    assert!(status.contains("CapEff:\t0000000000000000"), "{status}");
+    let children = fs::read_to_string(format!("/proc/{monitor}/task/{monitor}/children")).unwrap();
+    let children: Vec<i32> = children.split_whitespace().map(|pid| pid.parse().unwrap()).collect();
+    let emulator = children
+        .iter()
+        .find(|pid| fs::read_to_string(format!("/proc/{pid}/comm")).unwrap().starts_with("qemu"));
+    let emulator = *emulator.unwrap();
+    let status = fs::read_to_string(format!("/proc/{emulator}/status")).unwrap();
+    for line in ["CapEff:\t0000000000000000", "CapBnd:\t0000000000000000", "Seccomp:\t2"] {
+        assert!(status.contains(line), "{line}: {status}");
+    }
+    let root = fs::read_dir(format!("/proc/{emulator}/root")).unwrap();
+    let mut names: Vec<_> = root.map(|entry| entry.unwrap().file_name()).collect();
+    names.sort();
+    assert!(!names.iter().any(|name| name == "tree" || name == "home"), "{names:?}");
+    // Without its emulator the guest is lost: 255, and one line.
+    let bundle = host.bundle("lost", &["/bin/sleep", "1000"], |_| {});
+    let mut run = host
+        .accord(&["--isolation", "microvm", "run", "--bundle", bundle.to_str().unwrap(), "lost"])
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let deadline = Instant::now() + Duration::from_secs(60);
+    let monitor = loop {
+        let state = host.sees(&["state", "lost"]);
+        let state: Value = serde_json::from_str(&state.stdout).unwrap_or_default();
+        if state["status"] == "running" {
+            break state["pid"].as_i64().unwrap();
+        }
+        assert!(Instant::now() < deadline, "it did not start");
+        std::thread::sleep(Duration::from_millis(50));
+    };
+    let children = fs::read_to_string(format!("/proc/{monitor}/task/{monitor}/children")).unwrap();
+    for pid in children.split_whitespace() {
+        if fs::read_to_string(format!("/proc/{pid}/comm")).unwrap().starts_with("qemu") {
+            assert!(Command::new("kill").args(["-9", pid]).status().unwrap().success());
+        }
+    }
+    assert_eq!(ends_within(&mut run, 30).code(), Some(255));
+    let mut stderr = String::new();
+    run.stderr.take().unwrap().read_to_string(&mut stderr).unwrap();
+    assert_eq!(stderr.lines().count(), 1, "{stderr}");
+    assert!(stderr.contains("the emulator was killed by signal 9"), "{stderr}");
+    // Killed from outside, the monitor takes the whole machine along.
+    assert!(
+        Command::new("kill")
+            .args(["-9", &host.pid("killed").to_string()])
+            .status()
+            .unwrap()
+            .success()
+    );
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while Path::new(&format!("/proc/{emulator}")).exists() {
+        assert!(Instant::now() < deadline, "the emulator outlived its monitor");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert_eq!(host.status("killed"), "stopped");
+}
+
+#[test]
+fn the_end_of_the_monitor_is_the_end_of_the_process() {
+    let Some(host) = Host::new("the_end_of_the_monitor_is_the_end_of_the_process") else { return };
+    rustix::process::set_child_subreaper(Some(rustix::process::getpid())).unwrap();
+    // Without a pid namespace the program can die of its own signals.
+    for (name, script, expected) in
+        [("exit", "exit 5", (Some(5), None)), ("term", "kill -TERM $$", (None, Some(15)))]
+    {
+        host.started(name, &["/bin/sh", "-c", script], |config| {
+            let namespaces = config["linux"]["namespaces"].as_array_mut().unwrap();
+            namespaces.retain(|namespace| namespace["type"] != "pid");
+        });
+        let pid = rustix::process::Pid::from_raw(host.pid(name)).unwrap();
+        let (_, status) =
+            rustix::process::waitpid(Some(pid), rustix::process::WaitOptions::empty())
+                .unwrap()
+                .unwrap();
+        let status = std::process::ExitStatus::from_raw(status.as_raw());
+        assert_eq!((status.code(), status.signal()), expected, "{name}");
+        host.ok(&["delete", name]);
+    }
+}

@@ -1,0 +1,65 @@
+//! The seccomp filter: what a process does once it is in its jail. Any other call kills it.
+
+use accord_outcome::{Failure, Result};
+use libseccomp::error::SeccompError;
+use libseccomp::{ScmpAction, ScmpArgCompare, ScmpCompareOp, ScmpFilterContext, ScmpSyscall};
+
+/// What any program of ours does: memory, the C library, the end.
+const EVERYONE: [&str; 21] = [
+    "brk",
+    "clock_gettime",
+    "clock_nanosleep",
+    "close",
+    "exit",
+    "exit_group",
+    "futex",
+    "getpid",
+    "getrandom",
+    "gettid",
+    "gettimeofday",
+    "madvise",
+    "mremap",
+    "munmap",
+    "restart_syscall",
+    "rt_sigaction",
+    "rt_sigprocmask",
+    "rt_sigreturn",
+    "sched_yield",
+    "sigaltstack",
+    "time",
+];
+
+/// Memory that is executable may not be asked for.
+const NOT_EXECUTABLE: [&str; 2] = ["mmap", "mprotect"];
+const PROT_EXEC: u64 = 4;
+
+/// Lets this process make the calls that are named and those that every program
+/// makes, and no other, for good. It must have given up its rights before.
+///
+/// # Errors
+/// An own failure for a name that the kernel does not have, or if it refuses.
+pub fn allow_only(calls: &[&str]) -> Result<()> {
+    let mut filter = ScmpFilterContext::new(ScmpAction::KillProcess).map_err(refused("make"))?;
+    for name in calls.iter().chain(&EVERYONE) {
+        let call = ScmpSyscall::from_name(name).map_err(refused(name))?;
+        filter.add_rule(ScmpAction::Allow, call).map_err(refused(name))?;
+    }
+    let plain = ScmpArgCompare::new(2, ScmpCompareOp::MaskedEqual(PROT_EXEC), 0);
+    for name in NOT_EXECUTABLE {
+        let call = ScmpSyscall::from_name(name).map_err(refused(name))?;
+        filter.add_rule_conditional(ScmpAction::Allow, call, &[plain]).map_err(refused(name))?;
+    }
+    // A panic ends by a signal to itself.
+    let own = ScmpArgCompare::new(0, ScmpCompareOp::Equal, u64::from(std::process::id()));
+    let abort = ScmpSyscall::from_name("tgkill").map_err(refused("tgkill"))?;
+    filter.add_rule_conditional(ScmpAction::Allow, abort, &[own]).map_err(refused("tgkill"))?;
+    filter.load().map_err(refused("load"))
+}
+
+fn refused(what: &str) -> impl Fn(SeccompError) -> Failure {
+    move |error| {
+        let cause =
+            error.sysrawrc().map_or_else(|| "refused".into(), |errno| format!("error {errno}"));
+        Failure::text("filter system calls", what, cause)
+    }
+}

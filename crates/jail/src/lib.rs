@@ -1,0 +1,11 @@
+//! Locking a process of ours up: what a microVM's processes on the host do to themselves
+//! before anything of the guest reaches them.
+#![deny(unsafe_code)]
+
+mod filter;
+mod rights;
+mod root;
+
+pub use filter::allow_only;
+pub use rights::give_up_rights;
+pub use root::{enter, hide};

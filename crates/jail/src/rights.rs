@@ -1,0 +1,23 @@
+//! Rights: none, now or later.
+
+use accord_outcome::{Failure, Result};
+use accord_sys::security::{
+    CapabilitySets, capset, drop_bounding, in_bounding_set, set_no_new_privs,
+};
+use rustix::process::{Resource, Rlimit, setrlimit};
+
+/// Gives up every capability, of all sets, and the way to new ones by `execve(2)`;
+/// a core file would hold the guest's memory, so there will be none.
+///
+/// # Errors
+/// An own failure if the kernel refuses.
+pub fn give_up_rights() -> Result<()> {
+    let give_up = || {
+        let none = Rlimit { current: Some(0), maximum: Some(0) };
+        setrlimit(Resource::Core, none)?;
+        (0..64).filter(|number| in_bounding_set(*number)).try_for_each(drop_bounding)?;
+        capset(CapabilitySets { effective: 0, permitted: 0, inheritable: 0 })?;
+        set_no_new_privs()
+    };
+    give_up().map_err(|errno| Failure::errno("give up", "rights", errno.raw_os_error()))
+}

@@ -1,0 +1,67 @@
+//! QEMU's command line: a machine with nothing but what the guest uses.
+
+use accord_channel::names::{PORT, TAG};
+
+use crate::{KERNEL, Machine};
+
+/// The descriptors that the emulator gets, by number.
+pub(crate) const CHANNEL: i32 = 3;
+/// The connection to the file server.
+pub(crate) const FILES: i32 = 4;
+
+/// The initramfs in the emulator's root.
+pub(crate) const INITRAMFS: &str = "/initramfs";
+
+/// The arguments, the program's name first.
+pub(crate) fn arguments(machine: &Machine) -> Vec<String> {
+    let on = |yes: bool| if yes { "on" } else { "off" };
+    let acpi = on(machine.acpi);
+    let memory = machine.memory_mib;
+    let pairs = [
+        // No serial port, no option ROMs: what is not there need not be probed.
+        (
+            "-machine",
+            format!("microvm,acpi={acpi},isa-serial=off,x-option-roms=off,memory-backend=ram"),
+        ),
+        ("-accel", "tcg,thread=multi,tb-size=256".into()),
+        ("-cpu", "max".into()),
+        ("-smp", machine.vcpus.to_string()),
+        ("-m", format!("{memory}M")),
+        // Shared with the file server.
+        ("-object", format!("memory-backend-memfd,id=ram,size={memory}M,share=on")),
+        ("-kernel", KERNEL.into()),
+        ("-initrd", INITRAMFS.into()),
+        ("-append", command_line(machine)),
+        ("-chardev", "stdio,id=log,signal=off".into()),
+        ("-chardev", format!("socket,id=channel,fd={CHANNEL}")),
+        ("-chardev", format!("socket,id=files,fd={FILES}")),
+        ("-global", "virtio-mmio.force-legacy=false".into()),
+        ("-device", "virtio-serial-device,max_ports=2".into()),
+        ("-device", "virtconsole,chardev=log,nr=0".into()),
+        ("-device", format!("virtserialport,chardev=channel,nr=1,name={}", PORT)),
+        ("-device", format!("vhost-user-fs-device,chardev=files,tag={}", TAG)),
+        ("-device", "virtio-rng-device".into()),
+        // No new programs, no other users, no old calls.
+        (
+            "-sandbox",
+            "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny".into(),
+        ),
+    ];
+    let flags = ["-nodefaults", "-no-user-config", "-no-reboot", "-nographic"];
+    std::iter::once(machine.emulator.clone())
+        .chain(flags.map(str::to_owned))
+        .chain(pairs.into_iter().flat_map(|(name, value)| [name.to_owned(), value]))
+        .collect()
+}
+
+/// The kernel's. A restart of the guest is the end of the machine (`-no-reboot`),
+/// and a panic restarts at once: so nothing that goes wrong in it hangs.
+fn command_line(machine: &Machine) -> String {
+    let mut line = String::from("console=hvc0 panic=-1 reboot=t quiet random.trust_cpu=on");
+    if machine.acpi
+        && let Some(khz) = machine.tsc_khz
+    {
+        line.push_str(&format!(" tsc_early_khz={khz} tsc=reliable"));
+    }
+    line
+}

@@ -1,0 +1,100 @@
+//! The configuration as the guest is to have it.
+//!
+//! The guest builds the container by the same code as the host would, so nearly
+//! everything goes over unchanged. What is different: its root is the shared tree,
+//! the network is the guest's own, hooks of the host are not the guest's, and the
+//! limits that a native container inherits from its caller are written down.
+
+use std::path::PathBuf;
+
+use accord_bundle::Bundle;
+use accord_outcome::{Failure, Result};
+use oci_spec::runtime::{
+    HooksBuilder, LinuxNamespaceType, PosixRlimit, PosixRlimitBuilder, PosixRlimitType, Spec,
+};
+use rustix::process::getrlimit;
+
+use crate::limits::{ALL, resource};
+
+/// The container's cgroup in the guest.
+const CGROUP: &str = "/accord";
+
+/// The root file system, relative to the shared tree.
+const ROOTFS: &str = "rootfs";
+
+/// Refuses by name what a microVM cannot have.
+pub(super) fn refuse(spec: &Spec) -> Result<()> {
+    let namespaces = spec.linux().as_ref().and_then(|linux| linux.namespaces().as_ref());
+    let mut network = false;
+    for namespace in namespaces.into_iter().flatten() {
+        let joined = namespace.path().as_ref().is_some_and(|path| !path.as_os_str().is_empty());
+        let kind = namespace.typ();
+        network |= kind == LinuxNamespaceType::Network;
+        if joined && kind != LinuxNamespaceType::Network {
+            let cause = format!("a microvm cannot join the {kind} namespace of other processes");
+            return Err(Failure::text("config.json", "/linux/namespaces", cause));
+        }
+    }
+    if !network {
+        let cause = "a microvm has a network of its own and cannot use the host's";
+        return Err(Failure::text("config.json", "/linux/namespaces", cause));
+    }
+    Ok(())
+}
+
+/// config.json for the guest.
+pub(super) fn config(bundle: &Bundle) -> Result<String> {
+    let mut spec = bundle.spec.clone();
+    if let Some(root) = spec.root_mut() {
+        let _root = root.set_path(PathBuf::from(ROOTFS));
+    }
+    // Its annotations are for the host: one of them has chosen this mode.
+    let _spec = spec.set_annotations(None).set_vm(None);
+    let start_container = spec.hooks().as_ref().and_then(|hooks| hooks.start_container().clone());
+    let hooks = start_container.map(|hooks| HooksBuilder::default().start_container(hooks).build());
+    let hooks = hooks.transpose().map_err(|error| unwritable(&error.to_string()))?;
+    let _spec = spec.set_hooks(hooks);
+    if let Some(linux) = spec.linux_mut() {
+        let _linux = linux.set_cgroups_path(Some(CGROUP.into()));
+        if let Some(namespaces) = linux.namespaces_mut() {
+            // The guest has one network, and the container is its only user.
+            namespaces.retain(|namespace| namespace.typ() != LinuxNamespaceType::Network);
+        }
+    }
+    if let Some(process) = spec.process_mut() {
+        let mut limits = process.rlimits().clone().unwrap_or_default();
+        inherit(&mut limits)?;
+        // The host's kernel confines the monitor by its labels; the guest's has no policy.
+        let _process =
+            process.set_rlimits(Some(limits)).set_apparmor_profile(None).set_selinux_label(None);
+    }
+    serde_json::to_string(&spec).map_err(|error| unwritable(&error.to_string()))
+}
+
+/// The limits that are not asked for are the caller's, as for a native container.
+pub(super) fn inherit(limits: &mut Vec<PosixRlimit>) -> Result<()> {
+    for kind in ALL {
+        if limits.iter().any(|limit| limit.typ() == kind) || is_of_the_machine(kind) {
+            continue;
+        }
+        let value = |limit: Option<u64>| limit.unwrap_or(u64::MAX);
+        let own = getrlimit(resource(kind));
+        let limit = PosixRlimitBuilder::default()
+            .typ(kind)
+            .soft(value(own.current))
+            .hard(value(own.maximum))
+            .build()
+            .map_err(|error| unwritable(&error.to_string()))?;
+        limits.push(limit);
+    }
+    Ok(())
+}
+
+/// Limits that count a user's objects on one machine: the host's have nothing to do with the guest's.
+fn is_of_the_machine(kind: PosixRlimitType) -> bool {
+    matches!(kind, PosixRlimitType::RlimitNproc | PosixRlimitType::RlimitSigpending)
+}
+
+fn unwritable(cause: &str) -> Failure {
+    Failure::text("write", "configuration of the guest", cause.to_owned())
+}

@@ -1,0 +1,157 @@
+//! A container in a virtual machine: the same verbs, carried out in the guest.
+//!
+//! On the host there is the monitor (`accord_monitor`), which is the container's
+//! process to everyone: its pid is in the record, its end is the container's end.
+//! [`machine`] decides what the machine is made of, [`guest`] what its config.json
+//! says, [`verbs`] passes a verb on to it, [`exec`] makes the process that stands
+//! for one in the guest.
+
+pub(crate) mod exec;
+mod guest;
+mod machine;
+pub(crate) mod verbs;
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::PathBuf;
+
+use accord_bundle::Bundle;
+use accord_bundle::state::Isolation;
+use accord_channel::Request;
+use accord_container::compile::Monitor;
+use accord_monitor::{KERNEL, NAME, Orders, PASSED, initramfs, kernel::Kernel};
+use accord_outcome::{Failure, Result};
+use oci_spec::runtime::{LinuxMemory, LinuxResources, Process, Spec};
+use rustix::fs::{MemfdFlags, memfd_create};
+
+use crate::Runtime;
+use crate::container::Container;
+use crate::store::Entry;
+
+/// The directory that becomes the monitor's root.
+const JAIL: &str = "jail";
+
+/// Where a container is to run: what the command line says, else an annotation
+/// (Accord's, or the one by which engines choose crun's krun handler), else whether
+/// the configuration describes a machine.
+pub(crate) fn isolation(rt: &Runtime, bundle: &Bundle) -> Isolation {
+    let annotation = |name: &str| {
+        bundle.spec.annotations().as_ref().and_then(|all| all.get(name)).map(String::as_str)
+    };
+    let asked = match annotation("accord.isolation") {
+        Some("microvm") => Some(Isolation::MicroVm),
+        Some("native") => Some(Isolation::Native),
+        _ => None,
+    };
+    let krun = (annotation("run.oci.handler") == Some("krun")).then_some(Isolation::MicroVm);
+    let vm = bundle.spec.vm().is_some().then_some(Isolation::MicroVm);
+    rt.global.isolation.or(asked).or(krun).or(vm).unwrap_or_default()
+}
+
+/// Everything about a machine that is known before anything is made.
+pub(crate) struct Prepared {
+    orders: Orders,
+    kernel: Kernel,
+    /// The configuration as it counts on the host.
+    pub(crate) host: Spec,
+}
+
+impl Prepared {
+    /// # Errors
+    /// An own failure for what a microVM cannot have, and for a machine that cannot be run here.
+    pub(crate) fn of(rt: &Runtime, id: &str, bundle: &Bundle, process: &Process) -> Result<Self> {
+        guest::refuse(&bundle.spec)?;
+        let asked = rt.global.kernel.as_deref();
+        let vm = bundle.spec.vm().as_ref().map(|vm| vm.kernel().path().clone());
+        let kernel = Kernel::find(asked.or(vm.as_deref()))?;
+        let size = machine::Size::of(bundle)?;
+        let orders = Orders {
+            id: id.to_owned(),
+            config: guest::config(bundle)?,
+            terminal: process.terminal().unwrap_or(false),
+            machine: machine::of(rt.global.accel, &size, &kernel)?,
+        };
+        Ok(Self { orders, kernel, host: machine::on_host(&bundle.spec, &size) })
+    }
+
+    /// What the monitor's plan needs.
+    pub(crate) fn monitor(&self, entry: &Entry) -> Monitor {
+        let (mut machine, links) = machine::host_files();
+        machine.push((self.kernel.path.clone(), KERNEL.into()));
+        Monitor {
+            jail: entry.dir.join(JAIL),
+            machine,
+            links,
+            pass: PASSED.to_vec(),
+            args: vec![NAME.into(), self.orders.id.clone()],
+        }
+    }
+
+    /// Opens what the monitor is handed; the container's state directory is there.
+    pub(crate) fn open(&self, entry: &Entry) -> Result<Passed> {
+        let jail = entry.dir.join(JAIL);
+        std::fs::create_dir(&jail)
+            .map_err(|error| Failure::io("make", jail.as_os_str().as_encoded_bytes(), &error))?;
+        let binary = PathBuf::from("/proc/self/exe");
+        Ok(Passed {
+            orders: memory("orders", &self.orders)?,
+            control: verbs::listen(entry)?,
+            initramfs: initramfs::make(&binary, &self.kernel.modules)?,
+        })
+    }
+}
+
+/// What the monitor is handed.
+pub(crate) struct Passed {
+    orders: OwnedFd,
+    control: OwnedFd,
+    initramfs: OwnedFd,
+}
+
+impl Passed {
+    /// By the names of the plan's needs.
+    pub(crate) fn by_name(&self) -> [(&'static str, BorrowedFd<'_>); PASSED.len()] {
+        let [orders, control, initramfs] = PASSED;
+        [
+            (orders, self.orders.as_fd()),
+            (control, self.control.as_fd()),
+            (initramfs, self.initramfs.as_fd()),
+        ]
+    }
+}
+
+/// A file in memory with a value as JSON.
+fn memory(name: &'static str, value: &impl serde::Serialize) -> Result<OwnedFd> {
+    let failed = |error: std::io::Error| Failure::io("write", name, &error);
+    let file = memfd_create(name, MemfdFlags::CLOEXEC).map_err(|errno| failed(errno.into()))?;
+    let json = serde_json::to_vec(value)
+        .map_err(|error| Failure::text("write", name, error.to_string()))?;
+    let mut file = std::fs::File::from(file);
+    std::io::Write::write_all(&mut file, &json).map_err(failed)?;
+    Ok(file.into())
+}
+
+/// Changes limits: those of the container in the guest, and what of them bounds the
+/// machine on the host.
+///
+/// # Errors
+/// An own failure for more memory than the guest was booted with; those of the kernels.
+pub(crate) fn update(container: &Container, resources: &LinuxResources) -> Result<()> {
+    let asked = resources.memory().as_ref().and_then(LinuxMemory::limit);
+    let bundle =
+        Bundle::from_spec(container.record.bundle.clone(), container.entry.load_config()?)?;
+    let size = machine::Size::of(&bundle)?;
+    if let Some(asked) = asked.and_then(|asked| u64::try_from(asked).ok())
+        && asked > size.memory()
+    {
+        let cause = format!("{asked} bytes of memory are more than the guest was booted with");
+        return Err(Failure::text("update", &container.entry.id, cause));
+    }
+    let json = serde_json::to_vec(resources)
+        .map_err(|error| Failure::text("write", "resources", error.to_string()))?;
+    let _nothing = verbs::call(container, Request::Update { resources: json.into() })?;
+    // The host's share of the limits is that of the machine as it was booted; only
+    // the processors are shared by time.
+    let mut host = LinuxResources::default();
+    let _host = host.set_cpu(resources.cpu().clone());
+    container.record.cgroup.apply(&host)
+}
