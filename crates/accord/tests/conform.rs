@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
@@ -94,7 +95,7 @@ fn a_report_has_the_fields_that_programs_read() {
 fn a_baseline_makes_known_departures_pass_and_new_ones_fail() {
     let directory = TempDir::new().unwrap();
     let baseline = directory.path().join("baseline.toml");
-    let all = "[[known]]\nruntime = \"yes\"\ncase = \"exit-*\"\nreason = \"it says yes\"\n";
+    let all = "[[known]]\nruntime = \"yes\"\ncases = [\"exit-*\"]\nreason = \"it says yes\"\n";
     let one = all.replace("exit-*", "exit-1");
     let other = all.replace("reason", "checks = [\"text\"]\nreason");
     for (text, code) in [(all, 0), (one.as_str(), 1), (other.as_str(), 1)] {
@@ -202,4 +203,32 @@ fn the_page_filters_and_opens_cells_in_a_browser() {
     for part in ["exit-2", "expected", "exit 2", "code", "$ RUNTIME run --bundle", "exit 0"] {
         assert!(dialog.contains(part), "{part}: {dialog}");
     }
+}
+
+#[test]
+fn rootless_is_an_ordinary_user() {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("SKIPPED rootless_is_an_ordinary_user: not root");
+        return;
+    }
+    let directory = TempDir::new().unwrap();
+    let [json, binary] = ["report.json", "accord"].map(|name| directory.path().join(name));
+    // The user can reach neither the build nor a directory of root's.
+    fs::copy(env!("CARGO_BIN_EXE_accord"), &binary).unwrap();
+    fs::set_permissions(directory.path(), PermissionsExt::from_mode(0o777)).unwrap();
+    let output = Command::new(binary)
+        .args(["conform", "--rootless", "--runtime", "yes=/bin/true", "--form", "run"])
+        .args(["--filter", "exit-0", "--filter", "user", "--format"])
+        .arg(format!("json={}", json.display()))
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    let report = read(&json);
+    assert_eq!(report["runtimes"][0]["rootless"], true);
+    let cells = report["cases"].as_array().unwrap();
+    let told: Vec<(&str, &str)> = cells
+        .iter()
+        .map(|cell| (cell["verdict"].as_str().unwrap(), cell["reason"].as_str().unwrap()))
+        .collect();
+    assert_eq!(told, [("pass", ""), ("skipped", "needs root")]);
 }

@@ -5,7 +5,7 @@
 //! ```toml
 //! [[known]]
 //! runtime = "crun"
-//! case = "exec-*"        # `*` and `?`
+//! cases = ["exec-*"]     # `*` and `?`
 //! form = "exec-detach"   # left out: every form
 //! checks = ["text"]      # left out: whatever departs
 //! reason = "crun words its errors by strerror"
@@ -35,7 +35,7 @@ pub struct Baseline {
 #[serde(deny_unknown_fields)]
 struct Known {
     runtime: String,
-    case: String,
+    cases: Vec<String>,
     form: Option<Form>,
     checks: Option<Vec<Check>>,
     reason: String,
@@ -74,7 +74,9 @@ impl Baseline {
         }
         let unused = self.known.iter().zip(used).filter(|(_, used)| !used);
         unused
-            .map(|(known, _)| format!("{} {}: {}", known.runtime, known.case, known.reason))
+            .map(|(known, _)| {
+                format!("{} {}: {}", known.runtime, known.cases.join(" "), known.reason)
+            })
             .collect()
     }
 }
@@ -82,7 +84,7 @@ impl Baseline {
 impl Known {
     fn fits(&self, cell: &Cell) -> bool {
         WildMatch::new(&self.runtime).matches(&cell.runtime)
-            && WildMatch::new(&self.case).matches(&cell.id)
+            && self.cases.iter().any(|case| WildMatch::new(case).matches(&cell.id))
             && self.form.is_none_or(|form| form == cell.form)
     }
 
