@@ -76,7 +76,7 @@ fn answer<'m, F: FileSystem + Sync>(
 /// Serves `files` to the front end until it goes away.
 pub(crate) fn run<F: FileSystem + Sync>(connection: OwnedFd, files: F) -> Result<()> {
     let device = Device::new(files)
-        .map_err(|error| Failure::text("make", "virtio-fs device", error.to_string()))?;
+        .map_err(|error| Failure::text("make", "virtio-fs", error.to_string()))?;
     let device = Arc::new(Mutex::new(device));
     let mut front_end =
         BackendReqHandler::from_stream(UnixStream::from(connection), Arc::clone(&device));
@@ -89,7 +89,7 @@ pub(crate) fn run<F: FileSystem + Sync>(connection: OwnedFd, files: F) -> Result
                     return Ok(());
                 }
                 Err(error) => {
-                    return Err(Failure::text("answer", "vhost-user front end", error.to_string()));
+                    return Err(Failure::text("serve", "virtio-fs", format!("front end: {error}")));
                 }
             }
         }
@@ -99,7 +99,7 @@ pub(crate) fn run<F: FileSystem + Sync>(connection: OwnedFd, files: F) -> Result
 
 /// Waits for a message of the front end, and says whether there is one, or for requests.
 fn wait<F: FileSystem + Sync>(device: &Mutex<Device<F>>, front_end: &impl AsRawFd) -> Result<bool> {
-    let failed = |errno: Errno| Failure::errno("wait for", "front end", errno.raw_os_error());
+    let failed = |errno: Errno| Failure::errno("wait for", "virtio-fs", errno.raw_os_error());
     let mut device = lock(device);
     // SAFETY: the handler keeps it open, and is borrowed here.
     #[expect(unsafe_code, reason = "the handler does not lend its descriptor as one")]
@@ -130,7 +130,7 @@ fn wait<F: FileSystem + Sync>(device: &Mutex<Device<F>>, front_end: &impl AsRawF
         .collect();
     for index in kicked {
         let Some(queue) = device.queues.get_mut(index) else { continue };
-        queue.kicked().map_err(|error| Failure::io("read", "kick descriptor", &error))?;
+        queue.kicked().map_err(|error| Failure::io("read kick of", "virtio-fs", &error))?;
     }
     Ok(messages)
 }

@@ -68,8 +68,7 @@ impl Files {
     /// With `descriptors` at most in the process.
     pub(crate) fn new(descriptors: u64) -> Outcome<Self> {
         let limit = usize::try_from(descriptors.saturating_sub(RESERVE)).unwrap_or(usize::MAX);
-        let inodes =
-            Inodes::new(limit).map_err(|error| Failure::io("open", "root of the tree", &error))?;
+        let inodes = Inodes::new(limit).map_err(|error| Failure::io("open", "/", &error))?;
         Ok(Self { state: Mutex::new(State { inodes, submounts: false, acl: false }), limit })
     }
 

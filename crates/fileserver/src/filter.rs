@@ -95,5 +95,5 @@ pub(crate) fn load() -> Result<()> {
 }
 
 fn refused(what: &str) -> impl Fn(SeccompError) -> Failure {
-    move |error| Failure::text("filter system calls of file server", what, error.to_string())
+    move |error| Failure::text("filter system call", what, error.to_string())
 }

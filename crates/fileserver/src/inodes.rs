@@ -24,6 +24,10 @@ use virtiofsd::filesystem::ROOT_ID;
 /// the places where the guest has seen them.
 const MAX_DEPTH: usize = 4096;
 
+/// One in so many descriptors is never a file that the guest has open, so that it can get at
+/// others meanwhile.
+const FOR_INODES: usize = 8;
+
 /// What an inode is told by while it lives: a number, in a mount.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 struct Key {
@@ -435,6 +439,9 @@ impl Inodes {
 
     /// Keeps an open file for the guest, under a number.
     pub(crate) fn keep(&mut self, node: u64, file: File) -> io::Result<u64> {
+        if self.handles.len() >= self.limit.saturating_sub(self.limit / FOR_INODES) {
+            return Err(Errno::NFILE.into());
+        }
         self.make_room()?;
         let number = self.next;
         self.next = number.saturating_add(1);

@@ -46,9 +46,9 @@ const KEEP_CAPABILITIES: u8 = 1 << 2 | 1 << 3;
 #[expect(unsafe_code, reason = "closes the descriptors of a process that has been forked")]
 pub(crate) unsafe fn enter(connection: &OwnedFd, options: &Options<'_>) -> Result<u64> {
     if !single_threaded().map_err(failed("count", "threads"))? {
-        return Err(Failure::text("jail", "file server", "the process has more than one thread"));
+        return Err(Failure::text("jail", "file-server", "the process has more than one thread"));
     }
-    set_undumpable().map_err(failed("set undumpable", "file server"))?;
+    set_undumpable().map_err(failed("set", "PR_SET_DUMPABLE"))?;
     let descriptors = raise_descriptor_limit()?;
 
     let open_files = own_open_files()?;
@@ -125,7 +125,7 @@ fn change_root(options: &Options<'_>) -> Result<()> {
     let root = options.root.as_os_str().as_encoded_bytes();
     let failed = |step: &'static str| move |errno| Failure::errno(step, root, raw(errno));
 
-    unshare(u64::from(CLONE_NEWNS)).map_err(self::failed("unshare", "mount namespace"))?;
+    unshare(u64::from(CLONE_NEWNS)).map_err(self::failed("unshare", "mounts"))?;
     let private = Attributes { propagation: u64::from(MS_PRIVATE), ..Attributes::default() };
     mount_setattr(CWD, c"/", AT_RECURSIVE, &private)
         .map_err(self::failed("make private", "mounts"))?;
@@ -150,11 +150,11 @@ fn change_root(options: &Options<'_>) -> Result<()> {
 }
 
 fn drop_privileges() -> Result<()> {
-    set_ids(Ids::Groups(&[])).map_err(failed("drop", "supplementary groups"))?;
+    set_ids(Ids::Groups(&[])).map_err(failed("drop", "groups"))?;
     set_securebits(KEEP_CAPABILITIES).map_err(failed("set", "securebits"))?;
     for capability in (0..=63).filter(|capability| CAPABILITIES & 1 << capability == 0) {
         if in_bounding_set(capability) {
-            drop_bounding(capability).map_err(failed("drop", "bounding set"))?;
+            drop_bounding(capability).map_err(failed("drop from bounding set", "capabilities"))?;
         }
     }
     // Emptying the inheritable set empties the ambient one.

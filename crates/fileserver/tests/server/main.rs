@@ -6,8 +6,10 @@
 #![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a failed test panics")]
 #![expect(unsafe_code, reason = "the server closes the descriptors of its process; mappings")]
 
+mod alone;
 mod guest;
 mod machine;
+mod peer;
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -32,6 +34,16 @@ fn main() -> ExitCode {
         Err(_) => {}
     }
     let mut trials = Vec::new();
+    if rustix::process::geteuid().is_root() {
+        trials.extend(alone::TESTS.iter().map(|(name, test)| {
+            Trial::test(format!("alone::{name}"), || {
+                test();
+                Ok(())
+            })
+        }));
+    } else {
+        println!("SKIPPED alone: needs root");
+    }
     match machine::Machine::find() {
         Ok(_) => trials.extend(guest::names().map(|name| {
             Trial::test(format!("guest::{name}"), move || {
