@@ -635,6 +635,7 @@ fn a_hook_that_cannot_be_executed_is_told_by_its_errno() {
             // `start` has no plan to look the hook up in.
             host.ok(&["create", "--bundle", bundle, "c"]);
             assert_eq!(host.fails(&["start", "c"]), (1, text));
+            host.await_status("c", "stopped");
             host.ok(&["delete", "c"]);
         }
     }
