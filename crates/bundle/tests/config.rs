@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by a panic")]
 
 use accord_bundle::{Bundle, SpecFor, default_document};
+use proptest::prelude::*;
 use serde_json::{Value, json};
 
 /// Words by which engines classify an error: none may stand in an error that is
@@ -859,4 +860,48 @@ fn no_value_at_any_place_makes_an_odd_text() {
         }
     }
     assert!(refused > all.len() * values.len() / 2, "{refused} of {}", all.len() * values.len());
+}
+
+/// A map as the kernel judges it: no range is empty, reaches the last number, or meets another.
+fn kernel_takes(map: &[(u32, u32, u32)]) -> bool {
+    let ranges = |first: fn(&(u32, u32, u32)) -> u32| {
+        let mut ranges: Vec<(u64, u64)> = map
+            .iter()
+            .map(|line| (first(line).into(), u64::from(first(line)) + u64::from(line.2)))
+            .collect();
+        ranges.sort_unstable();
+        ranges.iter().all(|(start, end)| start < end && *end <= u64::from(u32::MAX))
+            && ranges.windows(2).all(|two| two[0].1 <= two[1].0)
+    };
+    map.len() <= 340 && ranges(|line| line.0) && ranges(|line| line.1)
+}
+
+proptest! {
+    /// Small numbers meet often, large ones reach the end.
+    #[test]
+    fn an_id_map_is_taken_if_the_kernel_takes_it(
+        map in prop::collection::vec(
+            prop_oneof![
+                (0u32..40, 0u32..40, 0u32..12),
+                (any::<u32>(), any::<u32>(), any::<u32>()),
+            ],
+            0..6,
+        ),
+    ) {
+        // What the process is must be mapped, too.
+        let mut map: Vec<_> = map.iter().map(|(a, b, c)| (a.saturating_add(10), *b, *c)).collect();
+        map.push((0, 4_000_000_000, 10));
+        let lines: Vec<Value> = map
+            .iter()
+            .map(|(inside, outside, size)| {
+                json!({ "containerID": inside, "hostID": outside, "size": size })
+            })
+            .collect();
+        let mut config = default();
+        config["linux"]["namespaces"].as_array_mut().unwrap().push(json!({ "type": "user" }));
+        config["linux"]["uidMappings"] = json!(lines);
+        config["linux"]["gidMappings"] = root_map();
+        let taken = Bundle::from_json("/b".into(), config.to_string().as_bytes());
+        prop_assert_eq!(taken.is_ok(), kernel_takes(&map), "{:?}", taken.err());
+    }
 }

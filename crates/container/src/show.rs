@@ -59,8 +59,9 @@ pub fn text(compiled: &Compiled<'_>) -> String {
         line(format!("open {slot}: {}", need(thing)));
     }
     let beside = compiled.plan.beside;
-    let beside = beside.map(|slot| format!("pid namespace of {} ", slot.0)).unwrap_or_default();
-    let clone = format!("clone {beside}{}", compiled.plan.clone);
+    let beside = beside.map(|slot| format!(" in pid namespace of {}", slot.0)).unwrap_or_default();
+    let clone = format!("clone{beside} {}", compiled.plan.clone);
+    let clone = clone.trim_end().to_owned();
     let bootstrap = compiled.plan.bootstrap.len();
     if bootstrap == 0 {
         line(clone.clone());
@@ -76,15 +77,15 @@ pub fn text(compiled: &Compiled<'_>) -> String {
 
 fn operation(index: usize, op: Value) -> String {
     let mut text = format!("{index:3}");
-    let Value::Object(mut fields) = op else { return text };
-    if let Some(Value::String(name)) = fields.remove("op") {
-        let _written = write!(text, " {name}").is_ok();
-    }
+    let Value::Object(fields) = op else { return text };
     for (key, value) in fields {
-        // A flag that is off says nothing.
-        if value != Value::Bool(false) {
-            let _written = write!(text, " {key}={value}").is_ok();
-        }
+        let written = match value {
+            Value::String(name) if key == "op" => write!(text, " {name}"),
+            // A flag that is off says nothing.
+            Value::Bool(false) => Ok(()),
+            value => write!(text, " {key}={value}"),
+        };
+        let _always = written.is_ok();
     }
     text
 }
