@@ -47,8 +47,8 @@ impl Host {
         fs::create_dir_all(&bin).unwrap();
         fs::copy("/bin/busybox", bin.join("busybox")).unwrap();
         for applet in [
-            "sh", "true", "sleep", "cat", "id", "kill", "stty", "grep", "df", "tail", "head",
-            "md5sum",
+            "sh", "true", "sleep", "cat", "id", "kill", "stty", "grep", "df", "tail", "ip", "nc",
+            "head", "md5sum",
         ] {
             std::os::unix::fs::symlink("busybox", bin.join(applet)).unwrap();
         }
@@ -299,6 +299,113 @@ fn bytes_pass_unchanged_and_none_is_lost() {
     let (sum, zeros) = output.split_at(expected.len());
     assert_eq!(String::from_utf8_lossy(sum), String::from_utf8_lossy(&expected));
     assert!(zeros.len() == 5_000_000 && zeros.iter().all(|byte| *byte == 0), "{}", zeros.len());
+}
+
+/// A network namespace as an engine prepares it; gone at the end.
+struct Network {
+    name: String,
+    outside: String,
+}
+
+impl Network {
+    fn new(test: &str) -> Option<Self> {
+        let number = std::process::id();
+        let (name, outside) = (format!("accord-{number}"), format!("acc{number}"));
+        let ip = |words: &str| {
+            let status = Command::new("ip").args(words.split(' ')).status();
+            status.is_ok_and(|status| status.success())
+        };
+        if !Path::new("/dev/net/tun").exists() || !ip(&format!("netns add {name}")) {
+            eprintln!("SKIPPED {test}: no network namespaces, or no /dev/net/tun");
+            return None;
+        }
+        let network = Self { name, outside };
+        let (name, outside) = (&network.name, &network.outside);
+        for words in [
+            format!("link add {outside} type veth peer name net0 netns {name}"),
+            format!("addr add 10.231.7.1/24 dev {outside}"),
+            format!("link set {outside} up"),
+            format!("-n {name} addr add 10.231.7.2/24 dev net0"),
+            format!("-n {name} link set net0 address 02:00:00:00:00:07 mtu 1400 up"),
+            format!("-n {name} route add default via 10.231.7.1"),
+        ] {
+            assert!(ip(&words), "ip {words}");
+        }
+        Some(network)
+    }
+}
+
+impl Drop for Network {
+    fn drop(&mut self) {
+        for words in [["link", "del", &self.outside], ["netns", "del", &self.name]] {
+            drop(Command::new("ip").args(words).status());
+        }
+    }
+}
+
+#[test]
+fn the_interface_of_the_engine_goes_on_in_the_guest() {
+    let test = "the_interface_of_the_engine_goes_on_in_the_guest";
+    let Some(host) = Host::new(test) else { return };
+    let Some(network) = Network::new(test) else { return };
+    let listener = std::net::TcpListener::bind("10.231.7.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let script =
+        format!("ip addr; ip route; head -c 300000 /dev/zero | nc 10.231.7.1 {port}; exit 0");
+    let path = format!("/run/netns/{}", network.name);
+    let join = |config: &mut Value| {
+        for namespace in config["linux"]["namespaces"].as_array_mut().unwrap() {
+            if namespace["type"] == "network" {
+                namespace["path"] = json!(path);
+            }
+        }
+    };
+    let server = std::thread::spawn(move || {
+        let (mut stream, peer) = listener.accept().unwrap();
+        let mut bytes = Vec::new();
+        stream.read_to_end(&mut bytes).unwrap();
+        (bytes.len(), peer.ip().to_string())
+    });
+    let bundle = host.bundle("net", &["/bin/sh", "-c", &script], join);
+    let seen = host.run("microvm", &bundle);
+    assert_eq!(seen.status, 0, "{seen:?}");
+    for words in
+        ["net0", "mtu 1400", "02:00:00:00:00:07", "10.231.7.2/24", "default via 10.231.7.1"]
+    {
+        assert!(seen.stdout.contains(words), "{words}: {seen:?}");
+    }
+    assert_eq!(server.join().unwrap(), (300_000, "10.231.7.2".to_owned()));
+    // From outside to a program in the guest.
+    host.started("serve", &["nc", "-l", "-p", "7", "-e", "/bin/cat"], join);
+    let deadline = Instant::now() + Duration::from_secs(30);
+    let mut stream = loop {
+        match std::net::TcpStream::connect("10.231.7.2:7") {
+            Ok(stream) => break stream,
+            Err(error) => assert!(Instant::now() < deadline, "{error}"),
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    };
+    stream.write_all(b"there and back").unwrap();
+    stream.shutdown(std::net::Shutdown::Write).unwrap();
+    let mut text = String::new();
+    stream.read_to_string(&mut text).unwrap();
+    assert_eq!(text, "there and back");
+    // What was added to the engine's interface goes with the container.
+    host.ok(&["delete", "--force", "serve"]);
+    let queues = Command::new("tc").args(["-n", &network.name, "qdisc", "show"]).output().unwrap();
+    assert!(!String::from_utf8_lossy(&queues.stdout).contains("ingress"), "{queues:?}");
+    // Nothing but a loopback, where the engine gives nothing; and never the host's network.
+    let alone = host.run("microvm", &host.bundle("alone", &["ip", "link"], |_| {}));
+    assert!(alone.stdout.contains("lo:") && !alone.stdout.contains("eth"), "{alone:?}");
+    let hosts = host.run(
+        "microvm",
+        &host.bundle("hosts", &["true"], |config| {
+            let namespaces = config["linux"]["namespaces"].as_array_mut().unwrap();
+            namespaces.retain(|namespace| namespace["type"] != "network");
+        }),
+    );
+    assert_eq!(hosts.status, 1);
+    assert!(hosts.stderr.contains("cannot use the host's"), "{hosts:?}");
 }
 
 #[test]

@@ -23,7 +23,11 @@ pub enum Request {
         config: Json,
     },
     /// Let the program go.
-    Start,
+    Start {
+        /// What the guest's network is to be: the interfaces. The monitor fills it in; empty,
+        /// nothing is to be done about it.
+        network: Json,
+    },
     /// Run one more process; its number is `process`.
     Exec {
         /// Its number, chosen by the monitor.

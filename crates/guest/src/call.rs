@@ -117,7 +117,13 @@ impl Verb<'_> {
         match request {
             Request::Create { id, config } => self.create(&rt, id, &config, terminal),
             Request::Exec { config, options, .. } => self.exec(&rt, &config, options, terminal),
-            Request::Start => accord_runtime::start(&rt, &id).and_then(nothing),
+            Request::Start { network } => {
+                // Only now does every engine have it ready.
+                if !network.is_empty() {
+                    accord_network::guest::configure(&parse::<Vec<_>>("network", &network)?)?;
+                }
+                accord_runtime::start(&rt, &id).and_then(nothing)
+            }
             Request::Kill { signal, all } => {
                 accord_runtime::kill(&rt, &Kill { id, signal, all }).and_then(nothing)
             }

@@ -43,6 +43,7 @@ pub fn main() {
 fn serve() -> Result<()> {
     boot::mounts()?;
     boot::modules()?;
+    accord_network::guest::loopback()?;
     let port = boot::port()?;
     boot::tree()?;
     agent::Agent::new(port)?.serve()

@@ -7,5 +7,5 @@ mod rights;
 mod root;
 
 pub use filter::allow_only;
-pub use rights::give_up_rights;
-pub use root::{enter, hide};
+pub use rights::{give_up_rights, give_up_rights_but};
+pub use root::{enter, hide, own_mounts};

@@ -12,11 +12,20 @@ use rustix::process::{Resource, Rlimit, setrlimit};
 /// # Errors
 /// An own failure if the kernel refuses.
 pub fn give_up_rights() -> Result<()> {
+    give_up_rights_but(0)
+}
+
+/// As [`give_up_rights`], but for the capabilities in `kept` (bit n for capability n).
+///
+/// # Errors
+/// An own failure if the kernel refuses.
+pub fn give_up_rights_but(kept: u64) -> Result<()> {
     let give_up = || {
         let none = Rlimit { current: Some(0), maximum: Some(0) };
         setrlimit(Resource::Core, none)?;
-        (0..64).filter(|number| in_bounding_set(*number)).try_for_each(drop_bounding)?;
-        capset(CapabilitySets { effective: 0, permitted: 0, inheritable: 0 })?;
+        let goes = |number: &u8| kept & (1 << number) == 0 && in_bounding_set(*number);
+        (0..64).filter(goes).try_for_each(drop_bounding)?;
+        capset(CapabilitySets { effective: kept, permitted: kept, inheritable: 0 })?;
         set_no_new_privs()
     };
     give_up().map_err(|errno| Failure::errno("give up", "rights", errno.raw_os_error()))

@@ -23,6 +23,15 @@ pub fn enter(root: &str) -> Result<()> {
     exchange().map_err(|errno| Failure::errno("change root to", root, errno.raw_os_error()))
 }
 
+/// Gives this process a mount namespace of its own, in which it can [`hide`] things.
+///
+/// # Errors
+/// An own failure if the kernel refuses.
+pub fn own_mounts() -> Result<()> {
+    unshare(NEW_MOUNTS)
+        .map_err(|errno| Failure::errno("make", "mount namespace", errno.raw_os_error()))
+}
+
 /// Takes the mount at `path` away from this mount namespace; others keep theirs.
 ///
 /// # Errors

@@ -8,12 +8,14 @@ use crate::{KERNEL, Machine};
 pub(crate) const CHANNEL: i32 = 3;
 /// The connection to the file server.
 pub(crate) const FILES: i32 = 4;
+/// The first tap device; the others follow.
+pub(crate) const TAPS: i32 = 5;
 
 /// The initramfs in the emulator's root.
 pub(crate) const INITRAMFS: &str = "/initramfs";
 
 /// The arguments, the program's name first.
-pub(crate) fn arguments(machine: &Machine) -> Vec<String> {
+pub(crate) fn arguments(machine: &Machine, taps: u32) -> Vec<String> {
     let on = |yes: bool| if yes { "on" } else { "off" };
     let acpi = on(machine.acpi);
     let memory = machine.memory_mib;
@@ -48,8 +50,17 @@ pub(crate) fn arguments(machine: &Machine) -> Vec<String> {
         ),
     ];
     let flags = ["-nodefaults", "-no-user-config", "-no-reboot", "-nographic"];
+    let network = (TAPS..).zip(0..taps).flat_map(|(fd, number)| {
+        [
+            "-netdev".to_owned(),
+            format!("tap,id=net{number},fd={fd}"),
+            "-device".to_owned(),
+            format!("virtio-net-device,netdev=net{number}"),
+        ]
+    });
     std::iter::once(machine.emulator.clone())
         .chain(flags.map(str::to_owned))
+        .chain(network)
         .chain(pairs.into_iter().flat_map(|(name, value)| [name.to_owned(), value]))
         .collect()
 }

@@ -5,15 +5,17 @@ use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
-use accord_container::compile::{MACHINE, TREE};
+use accord_container::compile::{MACHINE, TREE, TUN};
+use accord_network::Interface;
 use accord_outcome::{Failure, Result};
 use accord_sys::exec::{CStrArray, execve};
 use accord_sys::process::{
-    Ended, Fork, die_with_parent, dup_onto_stdio, exit, fork, pidfd_send_signal, place, wait,
+    Ended, Fork, close_all_but, die_with_parent, dup_onto_stdio, exit, fork, pidfd_send_signal,
+    place, wait,
 };
 use rustix::fs::{Mode, OFlags};
-use rustix::io::{Errno, write};
-use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+use rustix::io::{Errno, read, write};
+use rustix::net::{AddressFamily, Shutdown, SocketFlags, SocketType, shutdown, socketpair};
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::setsid;
 
@@ -38,6 +40,16 @@ pub(crate) struct Machine {
     pub(crate) log: OwnedFd,
     pub(crate) emulator: Child,
     pub(crate) files: Child,
+    pub(crate) network: Network,
+}
+
+/// The process that joins the guest's network to the host's when the container is started.
+#[derive(Debug)]
+pub(crate) struct Network {
+    /// A byte asks it to; it answers with interfaces or a failure, as JSON and a zero byte.
+    /// The end of the connection, whatever the monitor died of, asks it to undo that.
+    pub(crate) connection: OwnedFd,
+    child: Child,
 }
 
 fn failed(step: &'static str, object: &'static str) -> impl Fn(Errno) -> Failure {
@@ -48,23 +60,20 @@ impl Machine {
     /// Switches it on.
     pub(crate) fn start(config: &Config, initramfs: OwnedFd) -> Result<Self> {
         write_initramfs(initramfs)?;
-        let pair = || {
-            let flags = SocketFlags::CLOEXEC;
-            socketpair(AddressFamily::UNIX, SocketType::STREAM, flags, None)
-                .map_err(failed("make", "channel"))
-        };
         let ((channel, guest), (server, client)) = (pair()?, pair()?);
         let (log, console) = pipe_with(PipeFlags::CLOEXEC).map_err(failed("make", "console"))?;
-        let files = spawn(&console, || serve_files(&server, &console))?;
-        let emulator = spawn(&console, || emulate(config, &guest, &client, &console))?;
-        Ok(Self { channel, log, emulator, files })
+        let taps = taps();
+        let network = Network::start(taps.len(), &console)?;
+        let files = spawn(&console, true, || serve_files(&server, &console))?;
+        let emulator = spawn(&console, true, || emulate(config, &guest, &client, &taps, &console))?;
+        Ok(Self { channel, log, emulator, files, network })
     }
 
     /// Lets go of what only the start needed; both children are in their jails by now.
     pub(crate) fn has_booted(&self) -> Result<()> {
         let path = Path::new(MACHINE).join(INITRAMFS.trim_start_matches('/'));
         let _freed = std::fs::remove_file(path).is_ok();
-        ["/proc", TREE, MACHINE].into_iter().try_for_each(accord_jail::hide)
+        hide_all()
     }
 
     /// Switches it off, and waits until nothing is left of it.
@@ -73,7 +82,81 @@ impl Machine {
             let _gone = pidfd_send_signal(child.pidfd.as_fd(), SIGKILL).is_err();
             let _reaped = wait(child.pid, true).is_ok();
         }
+        let network = &self.network;
+        let _asked = shutdown(&network.connection, Shutdown::Both).is_ok();
+        let _reaped = wait(network.child.pid, true).is_ok();
     }
+}
+
+/// Everything that is not the monitor's own. The tap's node may not be there.
+fn hide_all() -> Result<()> {
+    if Path::new(TUN).exists() {
+        accord_jail::hide(TUN)?;
+    }
+    ["/proc", TREE, MACHINE].into_iter().try_for_each(accord_jail::hide)
+}
+
+/// The tap devices that a machine has. Where none can be made, the guest has none: only
+/// a container that has a network on the host is then a failure, at its start.
+fn taps() -> Vec<OwnedFd> {
+    accord_network::host::tap(Path::new(TUN), 0).into_iter().collect()
+}
+
+impl Network {
+    fn start(taps: usize, console: &OwnedFd) -> Result<Self> {
+        const NET_ADMIN: u64 = 1 << 12;
+        let (connection, theirs) = pair()?;
+        let child = spawn(console, false, || {
+            #[expect(
+                unsafe_code,
+                reason = "the monitor's descriptors are not this one's business"
+            )]
+            // SAFETY: this process is a fork that uses none of them.
+            unsafe { close_all_but(theirs.as_fd()) }.map_err(failed("jail", "network"))?;
+            accord_jail::own_mounts()?;
+            hide_all()?;
+            accord_jail::give_up_rights_but(NET_ADMIN)?;
+            accord_jail::allow_only(&[
+                "bind",
+                "connect",
+                "getsockname",
+                "read",
+                "recvfrom",
+                "sendto",
+                "socket",
+                "write",
+            ])?;
+            join_when_asked(&theirs, u32::try_from(taps).unwrap_or_default())
+        })?;
+        Ok(Self { connection, child })
+    }
+}
+
+fn join_when_asked(connection: &OwnedFd, taps: u32) -> Result<()> {
+    let mut byte = [0];
+    match read(connection, &mut byte) {
+        Ok(1) => {}
+        // The container was never started.
+        _ => return Ok(()),
+    }
+    let answer: Result<Vec<Interface>> = accord_network::host::join(taps);
+    let json = serde_json::to_vec(&answer)
+        .map_err(|error| Failure::text("write", "network", error.to_string()))?;
+    let json = [json.as_slice(), b"\0"].concat();
+    let mut rest = json.as_slice();
+    while !rest.is_empty() {
+        let written = write(connection, rest).map_err(failed("write", "network"))?;
+        rest = rest.get(written..).unwrap_or_default();
+    }
+    // Nothing more is ever said.
+    let _end = read(connection, &mut byte).is_ok();
+    accord_network::host::part(&answer.unwrap_or_default())
+}
+
+fn pair() -> Result<(OwnedFd, OwnedFd)> {
+    let flags = SocketFlags::CLOEXEC;
+    socketpair(AddressFamily::UNIX, SocketType::STREAM, flags, None)
+        .map_err(failed("make", "channel"))
 }
 
 impl Child {
@@ -99,14 +182,14 @@ fn write_initramfs(initramfs: OwnedFd) -> Result<()> {
     std::io::copy(&mut from, &mut to).map(drop).map_err(failed)
 }
 
-/// A process that dies with the monitor, whatever that dies of.
-fn spawn(console: &OwnedFd, body: impl FnOnce() -> Result<()>) -> Result<Child> {
+/// A child, which with `bound` dies with the monitor, whatever that dies of.
+fn spawn(console: &OwnedFd, bound: bool, body: impl FnOnce() -> Result<()>) -> Result<Child> {
     #[expect(unsafe_code, reason = "the processes of the machine")]
     // SAFETY: the monitor has one thread.
     match unsafe { fork(0, None) }.map_err(failed("make", "process of the machine"))? {
         Fork::Parent { pid, pidfd } => Ok(Child { pid, pidfd }),
         Fork::Child => {
-            let done = die_with_parent()
+            let done = (if bound { die_with_parent() } else { Ok(()) })
                 .and_then(|()| setsid().map(drop))
                 .map_err(failed("prepare", "process of the machine"))
                 .and_then(|()| body());
@@ -120,7 +203,15 @@ fn spawn(console: &OwnedFd, body: impl FnOnce() -> Result<()>) -> Result<Child> 
 }
 
 /// Becomes the emulator.
-fn emulate(config: &Config, channel: &OwnedFd, files: &OwnedFd, console: &OwnedFd) -> Result<()> {
+fn emulate(
+    config: &Config,
+    channel: &OwnedFd,
+    files: &OwnedFd,
+    taps: &[OwnedFd],
+    console: &OwnedFd,
+) -> Result<()> {
+    let number = u32::try_from(taps.len()).unwrap_or_default();
+    let fds: Vec<_> = [channel, files].into_iter().chain(taps).map(AsFd::as_fd).collect();
     let prepared = || {
         let null =
             rustix::fs::open("/machine/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?;
@@ -130,14 +221,16 @@ fn emulate(config: &Config, channel: &OwnedFd, files: &OwnedFd, console: &OwnedF
         #[expect(unsafe_code, reason = "descriptors of a process that becomes another program")]
         // SAFETY: what is at these numbers is the monitor's, which this process was forked from.
         unsafe {
-            place(&[channel.as_fd(), files.as_fd()], CHANNEL)
+            place(&fds, CHANNEL)
         }
     };
     prepared().map_err(failed("jail", "emulator"))?;
     accord_jail::enter(MACHINE)?;
     accord_jail::give_up_rights()?;
-    let strings: Vec<CString> =
-        arguments(config).into_iter().map(|word| CString::new(word).unwrap_or_default()).collect();
+    let strings: Vec<CString> = arguments(config, number)
+        .into_iter()
+        .map(|word| CString::new(word).unwrap_or_default())
+        .collect();
     let words: Vec<&CStr> = strings.iter().map(CString::as_c_str).collect();
     let mut pointers = vec![std::ptr::null(); words.len().saturating_add(1)];
     let mut none = [std::ptr::null()];

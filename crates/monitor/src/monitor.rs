@@ -11,7 +11,8 @@ use std::time::{Duration, Instant};
 
 use accord_channel::codec::{Decoder, encode};
 use accord_channel::control::{Answer, Ask, Connection};
-use accord_channel::{Flow, INIT, Reply, Request, Stream, ToGuest, ToHost, VERSION};
+use accord_channel::{Flow, INIT, Json, Reply, Request, Stream, ToGuest, ToHost, VERSION};
+use accord_network::Interface;
 use accord_outcome::{Failure, Outcome, Quoted, Result};
 use accord_stage::{HEADER, Header, Kind, send};
 use accord_sys::process::{dup_onto_stdio, signalfd};
@@ -40,6 +41,7 @@ enum Token {
     Log,
     Emulator,
     Files,
+    Network,
     Client(u32),
     Stream(u32, Stream),
 }
@@ -83,6 +85,10 @@ pub(crate) struct Monitor {
     next: u32,
     deadline: Option<Instant>,
     built: bool,
+    /// Who waits for the network, to be started then; and what has been said of it.
+    joining: Option<(Caller, Vec<u8>)>,
+    /// The network has been joined, or could not be.
+    joined: bool,
     /// The user's side of the container's terminal.
     terminal: Option<OwnedFd>,
 }
@@ -129,6 +135,8 @@ impl Monitor {
             next: 1,
             deadline: Some(Instant::now() + patience),
             built: false,
+            joining: None,
+            joined: false,
             terminal,
         })
     }
@@ -180,6 +188,7 @@ impl Monitor {
                     let cause = format!("{how}{}", self.last_lines());
                     return Err(Failure::text("run", "file server", cause));
                 }
+                Token::Network => self.hear_network()?,
                 Token::Client(number) => self.hear_client(number, flags)?,
                 Token::Stream(number, stream) => self.advance(number, stream, flags)?,
             }
@@ -218,6 +227,9 @@ impl Monitor {
         add(Token::Log, machine.log.as_fd(), PollFlags::IN);
         add(Token::Emulator, machine.emulator.pidfd.as_fd(), PollFlags::IN);
         add(Token::Files, machine.files.pidfd.as_fd(), PollFlags::IN);
+        if self.joining.is_some() {
+            add(Token::Network, machine.network.connection.as_fd(), PollFlags::IN);
+        }
         for (number, client) in &self.clients {
             let flags = PollFlags::IN | room(client.connection.has_unsent());
             add(Token::Client(*number), client.connection.as_fd(), flags);
@@ -326,6 +338,46 @@ impl Monitor {
         self.next = self.next.wrapping_add(1);
         let _none = self.calls.insert(call, caller);
         self.say(&ToGuest::Call { call, request })
+    }
+
+    /// Lets the program go, once the guest's network is the host's.
+    fn start(&mut self, caller: Caller) -> Result<()> {
+        if self.joined || self.joining.is_some() {
+            // It has been started before: the guest says what is to be said.
+            return self.call(caller, Request::Start { network: Json::new() });
+        }
+        self.joining = Some((caller, Vec::new()));
+        let asked = write(&self.machine.network.connection, b"!");
+        asked.map(drop).map_err(failed("join", "network"))
+    }
+
+    fn hear_network(&mut self) -> Result<()> {
+        let Some((_, said)) = &mut self.joining else { return Ok(()) };
+        let mut bytes = [0; 4096];
+        match read(&self.machine.network.connection, &mut bytes) {
+            Err(Errno::INTR | Errno::AGAIN) => return Ok(()),
+            Ok(length) if length > 0 => {
+                said.extend_from_slice(bytes.get(..length).unwrap_or_default());
+                if said.pop_if(|last| *last == 0).is_none() {
+                    return Ok(());
+                }
+            }
+            _ => {}
+        }
+        self.joined = true;
+        let Some((caller, said)) = self.joining.take() else { return Ok(()) };
+        let joined = serde_json::from_slice::<Result<Vec<Interface>>>(&said);
+        let joined = joined.unwrap_or_else(|_| {
+            Err(Failure::text("join", "network", format!("its process died{}", self.last_lines())))
+        });
+        let network = joined.and_then(|interfaces| {
+            serde_json::to_vec(&interfaces)
+                .map_err(|error| Failure::text("write", "network", error.to_string()))
+        });
+        match network {
+            Ok(network) => self.call(caller, Request::Start { network: network.into() }),
+            Err(failure) => self.answer(caller, Err(failure)),
+        }
     }
 
     fn answer(&mut self, caller: Caller, reply: Reply) -> Result<()> {
@@ -452,7 +504,7 @@ impl Monitor {
                 let message = bytes.get(..length).and_then(Header::parse);
                 match message {
                     Some((header, _)) if header.kind == Kind::Go as u8 && self.built => {
-                        self.call(Caller::Start, Request::Start)
+                        self.start(Caller::Start)
                     }
                     _ => Ok(()),
                 }
@@ -514,6 +566,7 @@ impl Monitor {
             (Ask::Call(request), None) => {
                 client.waits = true;
                 let request = match request {
+                    Request::Start { .. } => return self.start(Caller::Client(number)),
                     Request::Exec { config, options, .. } => {
                         let process = self.next;
                         self.next = self.next.wrapping_add(1);
@@ -606,6 +659,7 @@ fn confine() -> Result<()> {
         "recvmsg",
         "sendmsg",
         "sendto",
+        "shutdown",
         "wait4",
         "write",
     ])

@@ -7,7 +7,7 @@ use oci_spec::runtime::Spec;
 use crate::container::Container;
 use crate::options::Delete;
 use crate::store::{ContainerRecord, Entry};
-use crate::{Runtime, hooks};
+use crate::{Runtime, hooks, microvm};
 
 const SIGKILL: i32 = 9;
 /// A killed process that does not end hangs in the kernel; nobody waits for ever.
@@ -54,6 +54,9 @@ pub(crate) fn kill(container: &Container) -> Result<()> {
         let _gone =
             accord_sys::process::pidfd_send_signal(std::os::fd::AsFd::as_fd(pidfd), SIGKILL)
                 .is_err();
+    }
+    if container.is_microvm() {
+        microvm::await_machine(container)?;
     }
     // Also thaws: a frozen process cannot die on cgroup v1.
     if container.record.cgroup_made {

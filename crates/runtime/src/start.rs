@@ -3,7 +3,7 @@
 use std::fs;
 
 use accord_bundle::state::Status;
-use accord_channel::Request;
+use accord_channel::{Json, Request};
 use accord_container::explain;
 use accord_outcome::{Failure, Result};
 use accord_stage::{HEADER, Header, Kind, MAX_TEXT};
@@ -34,7 +34,7 @@ pub fn start(rt: &Runtime, id: &str) -> Result<()> {
         }
     }
     if container.is_microvm() {
-        let started = microvm::verbs::call(&container, Request::Start);
+        let started = microvm::verbs::call(&container, Request::Start { network: Json::new() });
         container.entry.unmark(START);
         let _nothing = started?;
     } else {

@@ -3,7 +3,7 @@
 use rustix::fd::BorrowedFd;
 use syscalls::Sysno;
 
-use crate::{Result, arg, call};
+use crate::{Errno, Result, arg, call};
 
 /// `TIOCSCTTY`: makes the terminal the controlling one of this session.
 ///
@@ -28,4 +28,29 @@ pub fn cwd_is_inside() -> Result<bool> {
     // SAFETY: the kernel writes at most the length given.
     unsafe { call(Sysno::getcwd, args) }?;
     Ok(path.first() == Some(&b'/'))
+}
+
+/// `TUNSETIFF`: makes an open `/dev/net/tun` the tap device of this name, with packets
+/// preceded by a virtio-net header (`IFF_TAP | IFF_NO_PI | IFF_VNET_HDR`).
+///
+/// # Errors
+/// EINVAL for a name of 16 bytes or more; EPERM without CAP_NET_ADMIN; EBUSY if it exists.
+pub fn become_tap(tun: BorrowedFd<'_>, name: &str) -> Result<()> {
+    const TUNSETIFF: usize = 0x4004_54ca;
+    const FLAGS: u16 = 0x0002 | 0x1000 | 0x4000;
+    const NAME: usize = 16;
+    // struct ifreq: the name, the flags, room for what other requests need.
+    let mut request = [0u8; 40];
+    if name.len() >= NAME {
+        return Err(Errno::INVAL);
+    }
+    if let Some(place) = request.get_mut(..name.len()) {
+        place.copy_from_slice(name.as_bytes());
+    }
+    if let Some(place) = request.get_mut(NAME..NAME + 2) {
+        place.copy_from_slice(&FLAGS.to_ne_bytes());
+    }
+    let args = [arg(tun), TUNSETIFF, request.as_mut_ptr().addr(), 0, 0, 0];
+    // SAFETY: the kernel reads and writes a struct ifreq, which is 40 bytes.
+    unsafe { call(Sysno::ioctl, args) }.map(drop)
 }

@@ -22,7 +22,7 @@ use accord_sys::security::Instruction;
 use oci_spec::runtime::{LinuxIdMapping, Process, Spec};
 
 pub use identity::home_of;
-pub use monitor::{MACHINE, Monitor, SHARED, TREE, compile_monitor, compile_proxy};
+pub use monitor::{MACHINE, Monitor, SHARED, TREE, TUN, compile_monitor, compile_proxy};
 pub use pad::Pad;
 
 /// What the compiler must know about the host and the caller.

@@ -10,6 +10,7 @@
 //! | `/tree/mounts/N` | the source of the bind mount number N | the file server |
 //! | `/machine` | what an emulator needs: its program, the kernel | the emulator |
 //! | `/proc` | the kernel's | nobody: the monitor unmounts it when the machine runs |
+//! | `/dev/net/tun` | makes the tap device | nobody: unmounted, too |
 //! | `/dev/null` | | all of them |
 //! | `/dev/pts` | the container's terminal, if it has one | the monitor |
 //!
@@ -33,6 +34,8 @@ use super::{Compiled, Compiler, Facts, Need, Pad, Settings, bytes};
 pub const TREE: &str = "/tree";
 /// The sources of bind mounts in it.
 pub const SHARED: &str = "/tree/mounts";
+/// Makes tap devices.
+pub const TUN: &str = "/dev/net/tun";
 /// The emulator's root.
 pub const MACHINE: &str = "/machine";
 
@@ -130,7 +133,27 @@ impl<'a> Compiler<'a, '_> {
         }
         let null = self.pad.text("/dev/null")?;
         self.share(Path::new("/dev/null"), null, null, None, false, Change::default(), false)?;
+        self.tun()?;
         self.small("/proc", "proc", &[])
+    }
+
+    /// What makes the tap devices; a machine without it can have no network.
+    fn tun(&mut self) -> Result<()> {
+        let path = self.pad.text(TUN)?;
+        self.push(Op::Bind {
+            source: Source::Path(path),
+            from: path,
+            target: path,
+            meant: None,
+            recursive: false,
+            change: Change::default(),
+            spread: &[],
+            idmap: None,
+            no_follow_source: false,
+            no_follow_target: false,
+            optional: true,
+        });
+        Ok(())
     }
 
     fn small(&mut self, target: &str, fs: &str, options: &[(&str, &str)]) -> Result<()> {

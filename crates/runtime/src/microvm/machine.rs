@@ -7,7 +7,7 @@ use accord_bundle::Bundle;
 use accord_monitor::Machine;
 use accord_monitor::kernel::Kernel;
 use accord_outcome::{Failure, Quoted, Result};
-use oci_spec::runtime::Spec;
+use oci_spec::runtime::{LinuxDeviceCgroup, LinuxDeviceType, Spec};
 
 use crate::options::Accel;
 
@@ -140,9 +140,8 @@ pub(super) fn on_host(spec: &Spec, size: &Size) -> Spec {
     let mut host = spec.clone();
     let most = size.memory_mib.saturating_add(HOST_MIB).saturating_mul(MIB);
     let most = i64::try_from(most).unwrap_or(i64::MAX);
-    if let Some(resources) =
-        host.linux_mut().as_mut().and_then(|linux| linux.resources_mut().as_mut())
-    {
+    if let Some(linux) = host.linux_mut() {
+        let resources = linux.resources_mut().get_or_insert_default();
         if let Some(memory) = resources.memory_mut() {
             // What the guest may use is its own limit; this one bounds the whole machine.
             let limited = memory.limit().is_some_and(|limit| limit > 0);
@@ -153,10 +152,23 @@ pub(super) fn on_host(spec: &Spec, size: &Size) -> Spec {
                 .set_kernel(None)
                 .set_kernel_tcp(None);
         }
+        resources.devices_mut().get_or_insert_default().push(tun());
         // Processes are counted in the guest; those of the host are a handful of threads.
         let _resources = resources.set_pids(None);
     }
     host
+}
+
+/// The rule by which the monitor may make the guest's tap device.
+fn tun() -> LinuxDeviceCgroup {
+    let mut rule = LinuxDeviceCgroup::default();
+    let _rule = rule
+        .set_allow(true)
+        .set_typ(Some(LinuxDeviceType::C))
+        .set_major(Some(10))
+        .set_minor(Some(200))
+        .set_access(Some("rw".into()));
+    rule
 }
 
 /// Files, and links, each as (in the host, in the machine's root) or (in the machine's root, what it says).

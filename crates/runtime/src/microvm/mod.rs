@@ -13,6 +13,7 @@ pub(crate) mod verbs;
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 use accord_bundle::Bundle;
 use accord_bundle::state::Isolation;
@@ -154,4 +155,19 @@ pub(crate) fn update(container: &Container, resources: &LinuxResources) -> Resul
     let mut host = LinuxResources::default();
     let _host = host.set_cpu(resources.cpu().clone());
     container.record.cgroup.apply(&host)
+}
+
+/// Waits, for a while, until what the monitor has left behind has gone by itself: the
+/// emulator dies with it, and the network is put back as it was.
+///
+/// # Errors
+/// An own failure if the cgroup cannot be read.
+pub(crate) fn await_machine(container: &Container) -> Result<()> {
+    const PATIENCE: Duration = Duration::from_secs(2);
+    const STEP: Duration = Duration::from_millis(5);
+    let deadline = Instant::now() + PATIENCE;
+    while !container.record.cgroup.pids(true)?.is_empty() && Instant::now() < deadline {
+        std::thread::sleep(STEP);
+    }
+    Ok(())
 }

@@ -63,7 +63,7 @@ pub(super) fn reach(container: &Container) -> Result<OwnedFd> {
 pub(crate) fn call(container: &Container, request: Request) -> Result<Json> {
     let patience = match request {
         // A hook may take as long as its configuration lets it.
-        Request::Start | Request::Create { .. } | Request::Exec { .. } => None,
+        Request::Start { .. } | Request::Create { .. } | Request::Exec { .. } => None,
         _ => Some(PATIENCE),
     };
     let socket = reach(container)?;
