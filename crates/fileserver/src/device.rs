@@ -14,17 +14,18 @@ use vhost::vhost_user::{BackendReqHandler, Error};
 use vhost_user_backend::bitmap::BitmapMmapRegion;
 use virtio_queue::DescriptorChain;
 use virtiofsd::descriptor_utils::{Reader, Writer};
-use virtiofsd::filesystem::FileSystem;
+use virtiofsd::filesystem::{FileSystem, FsOptions};
+use virtiofsd::fuse::{InHeader, Opcode, OutHeader};
 use virtiofsd::server::Server;
-use vm_memory::GuestMemoryMmap;
+use vm_memory::{Address as _, Bytes as _, GuestMemoryMmap};
 
 use crate::front_end::Mapping;
-use crate::queue::VirtQueue;
+use crate::queue::{Tell, VirtQueue};
 
 /// The guest's memory. The engine wants the bitmap of a migration with it; none is ever made.
 pub(crate) type Memory = GuestMemoryMmap<BitmapMmapRegion>;
 
-/// A queue for what must not wait (FORGET), and one for requests.
+/// A queue for FORGET, which must not wait for requests, and one for those.
 pub(crate) const QUEUES: usize = 2;
 
 /// The state of the device.
@@ -49,12 +50,19 @@ impl<F: FileSystem + Sync> Device<F> {
         })
     }
 
-    /// Answers what is in the queues.
+    /// Answers what is in the queues: requests first, then some of what the guest forgets,
+    /// which may be as much as it has ever seen.
     fn serve(&mut self) {
         let (server, memory) = (&self.server, &*self.memory);
-        for queue in self.queues.iter_mut().filter(|queue| queue.active() && queue.pending) {
-            // An error means rings that the guest has spoilt: its own loss, until the next kick.
-            let _served = queue.serve(memory, |chain| answer(server, memory, chain)).is_ok();
+        let [forgets, requests] = &mut self.queues;
+        let rounds = [(requests, 128, Tell::Each), (forgets, 32, Tell::Together)];
+        for (queue, most, tell) in rounds {
+            if queue.active() && queue.pending {
+                let answer = |chain| answer(server, memory, chain);
+                // An error means rings that the guest has spoilt: its own loss, until the
+                // next kick.
+                let _served = queue.serve(memory, most, tell, answer).is_ok();
+            }
         }
     }
 }
@@ -65,12 +73,37 @@ fn answer<'m, F: FileSystem + Sync>(
     memory: &'m Memory,
     chain: DescriptorChain<&'m Memory>,
 ) -> u32 {
-    let (Ok(reader), Ok(writer)) = (Reader::new(memory, chain.clone()), Writer::new(memory, chain))
+    let (Ok(reader), Ok(writer)) =
+        (Reader::new(memory, chain.clone()), Writer::new(memory, chain.clone()))
     else {
         return 0;
     };
+    let header = reader.clone().read_obj::<InHeader>();
     let written = server.handle_message(reader, writer, None::<&mut ()>).unwrap_or(0);
+    if header.is_ok_and(|header| header.opcode == Opcode::Init as u32) {
+        refuse_truncating_opens(memory, chain);
+    }
     u32::try_from(written).unwrap_or(0)
+}
+
+/// Takes back what the engine offers in each reply to INIT: that OPEN truncates. The guest does
+/// not send it (see `files`).
+fn refuse_truncating_opens(memory: &Memory, chain: DescriptorChain<&Memory>) {
+    // After the header: major, minor and read-ahead.
+    let mut offset = size_of::<OutHeader>().saturating_add(12) as u64;
+    for part in chain.writable() {
+        let length = u64::from(part.len());
+        if offset.saturating_add(4) <= length {
+            let Some(at) = part.addr().checked_add(offset) else { return };
+            let Ok(flags) = memory.read_obj::<u32>(at) else { return };
+            let truncate = u32::try_from(FsOptions::ATOMIC_O_TRUNC.bits()).unwrap_or(0);
+            // It could be read, so it can be written.
+            let _written = memory.write_obj(flags & !truncate, at).is_ok();
+            return;
+        }
+        let Some(rest) = offset.checked_sub(length) else { return };
+        offset = rest;
+    }
 }
 
 /// Serves `files` to the front end until it goes away.

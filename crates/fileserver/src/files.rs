@@ -5,14 +5,16 @@
 //!
 //! Where the guest may have more than one view of a thing, this is what it gets:
 //!
-//! - A change on the host is seen after [`VALID`], and at once by who opens the file: data that
-//!   were read before are kept across an open only if the file has not changed since.
-//! - Locks are the guest's own. O_TMPFILE is refused (EOPNOTSUPP; programs have another way).
+//! - A change on the host is seen after [`VALID`]. Data are kept until then, and after it if
+//!   size and time of modification are the same.
+//! - Opening and closing are the guest's own: it asks for data by inode (its kernel stops
+//!   sending OPEN, CREATE, RELEASE and FLUSH after the first is answered with ENOSYS). A file
+//!   costs two requests less, and an open one no descriptor. Only directories are opened here.
+//! - So are locks. O_TMPFILE is refused (EOPNOTSUPP; programs have another way).
 //! - A directory on another mount is announced as a mount, with its own `st_dev`. A single
 //!   file that is a mount cannot be.
 
 use std::ffi::CStr;
-use std::fs::File;
 use std::io;
 use std::os::fd::AsFd;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -21,11 +23,11 @@ use std::time::Duration;
 use accord_outcome::{Failure, Result as Outcome};
 use rustix::buffer::spare_capacity;
 use rustix::fs::{
-    AtFlags, CWD, FallocateFlags, FileType, Gid, Mode, OFlags, RenameFlags, ResolveFlags, SeekFrom,
-    Statx, Timespec, Timestamps, UTIME_NOW, UTIME_OMIT, Uid, XattrFlags, chmodat, chownat,
-    copy_file_range, fallocate, fchmod, fdatasync, fstatvfs, fsync, ftruncate, futimens, getxattr,
-    getxattr_query, linkat, listxattr, listxattr_query, makedev, mkdirat, mknodat, openat2,
-    readlinkat, removexattr, renameat_with, seek, setxattr, symlinkat, syncfs, unlinkat, utimensat,
+    AtFlags, CWD, FallocateFlags, FileType, Gid, Mode, OFlags, RenameFlags, SeekFrom, Statx,
+    Timespec, Timestamps, UTIME_NOW, UTIME_OMIT, Uid, XattrFlags, chmodat, chownat,
+    copy_file_range, fallocate, fdatasync, fstatvfs, fsync, ftruncate, getxattr, getxattr_query,
+    linkat, listxattr, listxattr_query, makedev, mkdirat, mknodat, readlinkat, removexattr,
+    renameat_with, seek, setxattr, symlinkat, syncfs, unlinkat, utimensat,
 };
 use rustix::io::Errno;
 use virtiofsd::filesystem::{
@@ -37,7 +39,7 @@ use virtiofsd::oslib::WritevFlags;
 use virtiofsd::read_dir::ReadDir;
 use virtiofsd::soft_idmap::Id;
 
-use crate::inodes::{Inodes, Stamp, checked, stat};
+use crate::inodes::{Inodes, checked, stat};
 use crate::privilege::{as_user, without_fsetid};
 
 /// For how long the guest believes names, missing names, and attributes.
@@ -120,25 +122,6 @@ impl State {
         Ok(())
     }
 
-    /// Opens a file as the guest has asked, and says what its kernel may keep of it.
-    fn open(
-        &mut self,
-        inode: u64,
-        unprivileged: bool,
-        flags: u32,
-    ) -> io::Result<(u64, OpenOptions)> {
-        let flags = open_flags(flags);
-        let truncates = unprivileged && flags.contains(OFlags::TRUNC);
-        let file = without_fsetid(truncates, || self.inodes.open(inode, flags))?;
-        let now = Stamp::of(&stat(&file)?);
-        let handle = self.inodes.keep(inode, file)?;
-        let mut options = OpenOptions::empty();
-        if !flags.contains(OFlags::DIRECTORY) && self.inodes.unchanged(inode, now) {
-            options |= OpenOptions::KEEP_CACHE;
-        }
-        Ok((handle, options))
-    }
-
     fn attributes(&mut self, inode: u64) -> io::Result<(Attr, Duration)> {
         Ok((attributes(&stat(self.inodes.path(inode)?)?, 0), VALID))
     }
@@ -152,16 +135,15 @@ impl State {
     }
 }
 
-/// What of the guest's flags makes sense for a file that is opened by its descriptor. O_APPEND
-/// does not: the guest's kernel says with each write whether it appends.
-fn open_flags(flags: u32) -> OFlags {
-    let known = OFlags::ACCMODE
-        | OFlags::DIRECTORY
-        | OFlags::TRUNC
-        | OFlags::NONBLOCK
-        | OFlags::SYNC
-        | OFlags::DSYNC;
-    OFlags::from_bits_truncate(flags) & known
+/// How a write differs from others, by the flags of the guest's open file.
+fn write_flags(flags: u32, from_cache: bool) -> WritevFlags {
+    let flags = OFlags::from_bits_truncate(flags);
+    let mut how = WritevFlags::empty();
+    // What comes from the guest's cache says itself where it belongs.
+    how.set(WritevFlags::RWF_APPEND, flags.contains(OFlags::APPEND) && !from_cache);
+    how.set(WritevFlags::RWF_DSYNC, flags.contains(OFlags::DSYNC));
+    how.set(WritevFlags::RWF_SYNC, flags.contains(OFlags::SYNC));
+    how
 }
 
 fn attributes(stat: &Statx, flags: u32) -> Attr {
@@ -245,12 +227,8 @@ impl FileSystem for Files {
         self.state().inodes.forget(inode, count);
     }
 
-    fn getattr(&self, _: Context, inode: u64, handle: Option<u64>) -> io::Result<(Attr, Duration)> {
-        let mut state = self.state();
-        match handle {
-            Some(handle) => Ok((attributes(&stat(state.inodes.file(inode, handle)?)?, 0), VALID)),
-            None => state.attributes(inode),
-        }
+    fn getattr(&self, _: Context, inode: u64, _: Option<u64>) -> io::Result<(Attr, Duration)> {
+        self.state().attributes(inode)
     }
 
     fn setattr(
@@ -258,34 +236,24 @@ impl FileSystem for Files {
         _: Context,
         inode: u64,
         attr: SetattrIn,
-        handle: Option<u64>,
+        _: Option<u64>,
         valid: SetattrValid,
     ) -> io::Result<(Attr, Duration)> {
         let mut state = self.state();
         if valid.contains(SetattrValid::MODE) {
-            match handle {
-                Some(handle) => fchmod(state.inodes.file(inode, handle)?, mode(attr.mode))?,
-                None => {
-                    let name = state.inodes.path_name(inode)?;
-                    chmodat(CWD, name, mode(attr.mode), AtFlags::empty())?;
-                }
-            }
+            let name = state.inodes.path_name(inode)?;
+            chmodat(CWD, name, mode(attr.mode), AtFlags::empty())?;
         }
         if valid.intersects(SetattrValid::UID | SetattrValid::GID) {
             let (uid, gid) = (attr.uid.into_inner(), attr.gid.into_inner());
-            let uid = valid.contains(SetattrValid::UID).then(|| Uid::from_raw(uid));
-            let gid = valid.contains(SetattrValid::GID).then(|| Gid::from_raw(gid));
+            // No user has this number: it means that nothing changes.
+            let set = |what, id: u32| valid.contains(what) && id != u32::MAX;
+            let uid = set(SetattrValid::UID, uid).then(|| Uid::from_raw(uid));
+            let gid = set(SetattrValid::GID, gid).then(|| Gid::from_raw(gid));
             chownat(state.inodes.path(inode)?, c"", uid, gid, AtFlags::EMPTY_PATH)?;
         }
         if valid.contains(SetattrValid::SIZE) {
-            let opened;
-            let file = match handle {
-                Some(handle) => state.inodes.file(inode, handle)?,
-                None => {
-                    opened = state.inodes.open(inode, OFlags::RDWR | OFlags::NONBLOCK)?;
-                    &opened
-                }
-            };
+            let file = state.inodes.data(inode, true)?;
             without_fsetid(valid.contains(SetattrValid::KILL_SUIDGID), || {
                 Ok(ftruncate(file, attr.size)?)
             })?;
@@ -296,13 +264,7 @@ impl FileSystem for Files {
             let (now, set) = (SetattrValid::MTIME_NOW, SetattrValid::MTIME);
             let last_modification = time(valid, now, set, (attr.mtime, attr.mtimensec));
             let times = Timestamps { last_access, last_modification };
-            match handle {
-                Some(handle) => futimens(state.inodes.file(inode, handle)?, &times)?,
-                None => {
-                    let name = state.inodes.path_name(inode)?;
-                    utimensat(CWD, name, &times, AtFlags::empty())?;
-                }
-            }
+            utimensat(CWD, state.inodes.path_name(inode)?, &times, AtFlags::empty())?;
         }
         state.attributes(inode)
     }
@@ -403,61 +365,15 @@ impl FileSystem for Files {
         state.entry(parent, name)
     }
 
-    fn open(
-        &self,
-        _: Context,
-        inode: u64,
-        unprivileged: bool,
-        flags: u32,
-    ) -> io::Result<(Option<u64>, OpenOptions)> {
-        let (handle, options) = self.state().open(inode, unprivileged, flags)?;
-        Ok((Some(handle), options))
-    }
-
-    fn create(
-        &self,
-        context: Context,
-        parent: u64,
-        name: &CStr,
-        bits: u32,
-        unprivileged: bool,
-        flags: u32,
-        umask: u32,
-        _: Extensions,
-    ) -> io::Result<(Entry, Option<u64>, OpenOptions)> {
-        let name = checked(name)?;
-        let mut state = self.state();
-        let mask = state.acl.then_some(umask);
-        let directory = state.inodes.path(parent)?;
-        // Exclusive, because a file that is there already is opened by its descriptor.
-        let how = open_flags(flags) | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW;
-        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
-        let made = as_user(context.uid.into_inner(), context.gid.into_inner(), mask, || {
-            Ok(openat2(directory, name, how | OFlags::CLOEXEC, mode(bits), resolve)?)
-        });
-        match made {
-            Ok(file) => {
-                let entry = state.entry(parent, name)?;
-                let handle = state.inodes.keep(entry.inode, File::from(file))?;
-                Ok((entry, Some(handle), OpenOptions::empty()))
-            }
-            Err(error)
-                if error.kind() == io::ErrorKind::AlreadyExists
-                    && !OFlags::from_bits_truncate(flags).contains(OFlags::EXCL) =>
-            {
-                let entry = state.entry(parent, name)?;
-                let (handle, options) = state.open(entry.inode, unprivileged, flags)?;
-                Ok((entry, Some(handle), options))
-            }
-            Err(error) => Err(error),
-        }
+    fn open(&self, _: Context, _: u64, _: bool, _: u32) -> io::Result<(Option<u64>, OpenOptions)> {
+        Err(Errno::NOSYS.into())
     }
 
     fn read<W: ZeroCopyWriter>(
         &self,
         _: Context,
         inode: u64,
-        handle: u64,
+        _: u64,
         mut to: W,
         size: u32,
         offset: u64,
@@ -465,14 +381,14 @@ impl FileSystem for Files {
         _: u32,
     ) -> io::Result<usize> {
         let size = usize::try_from(size).unwrap_or(usize::MAX);
-        to.read_from_file_at(self.state().inodes.file(inode, handle)?, size, offset, None)
+        to.read_from_file_at(self.state().inodes.data(inode, false)?, size, offset, None)
     }
 
     fn write<R: ZeroCopyReader>(
         &self,
         _: Context,
         inode: u64,
-        handle: u64,
+        _: u64,
         mut from: R,
         size: u32,
         offset: u64,
@@ -481,18 +397,16 @@ impl FileSystem for Files {
         unprivileged: bool,
         flags: u32,
     ) -> io::Result<usize> {
-        let state = self.state();
-        let file = state.inodes.file(inode, handle)?;
+        let mut state = self.state();
+        let file = state.inodes.data(inode, true)?;
         let size = usize::try_from(size).unwrap_or(usize::MAX);
-        let appends = OFlags::from_bits_truncate(flags).contains(OFlags::APPEND) && !from_cache;
-        without_fsetid(unprivileged, || {
-            from.write_to_file_at(file, size, offset, appends.then_some(WritevFlags::RWF_APPEND))
-        })
+        let how = write_flags(flags, from_cache);
+        without_fsetid(unprivileged, || from.write_to_file_at(file, size, offset, Some(how)))
     }
 
-    fn fsync(&self, _: Context, inode: u64, data: bool, handle: u64) -> io::Result<()> {
-        let state = self.state();
-        let file = state.inodes.file(inode, handle)?;
+    fn fsync(&self, _: Context, inode: u64, data: bool, _: u64) -> io::Result<()> {
+        let mut state = self.state();
+        let file = state.inodes.data(inode, false)?;
         Ok(if data { fdatasync(file) } else { fsync(file) }?)
     }
 
@@ -500,26 +414,13 @@ impl FileSystem for Files {
         &self,
         _: Context,
         inode: u64,
-        handle: u64,
+        _: u64,
         mode: u32,
         offset: u64,
         length: u64,
     ) -> io::Result<()> {
         let mode = FallocateFlags::from_bits(mode).ok_or(Errno::OPNOTSUPP)?;
-        Ok(fallocate(self.state().inodes.file(inode, handle)?, mode, offset, length)?)
-    }
-
-    fn release(
-        &self,
-        _: Context,
-        inode: u64,
-        _: u32,
-        handle: u64,
-        _: bool,
-        _: bool,
-        _: Option<u64>,
-    ) -> io::Result<()> {
-        self.state().inodes.release(inode, handle)
+        Ok(fallocate(self.state().inodes.data(inode, true)?, mode, offset, length)?)
     }
 
     fn statfs(&self, _: Context, inode: u64) -> io::Result<libc::statvfs64> {
@@ -594,15 +495,8 @@ impl FileSystem for Files {
         Ok(removexattr(state.inodes.path_name(inode)?, name)?)
     }
 
-    fn opendir(
-        &self,
-        _: Context,
-        inode: u64,
-        flags: u32,
-    ) -> io::Result<(Option<u64>, OpenOptions)> {
-        let flags = flags | OFlags::DIRECTORY.bits();
-        let (handle, options) = self.state().open(inode, false, flags)?;
-        Ok((Some(handle), options))
+    fn opendir(&self, _: Context, inode: u64, _: u32) -> io::Result<(Option<u64>, OpenOptions)> {
+        Ok((Some(self.state().inodes.open_directory(inode)?), OpenOptions::empty()))
     }
 
     fn readdir(
@@ -617,42 +511,37 @@ impl FileSystem for Files {
             return Ok(ReadDir::default());
         }
         let buffer = vec![0; usize::try_from(size).unwrap_or(usize::MAX)];
-        ReadDir::new(self.state().inodes.file(inode, handle)?, offset, buffer)
+        ReadDir::new(self.state().inodes.directory(inode, handle)?, offset, buffer)
     }
 
-    fn fsyncdir(&self, context: Context, inode: u64, data: bool, handle: u64) -> io::Result<()> {
-        self.fsync(context, inode, data, handle)
+    fn fsyncdir(&self, _: Context, inode: u64, data: bool, handle: u64) -> io::Result<()> {
+        let state = self.state();
+        let directory = state.inodes.directory(inode, handle)?;
+        Ok(if data { fdatasync(directory) } else { fsync(directory) }?)
     }
 
     fn releasedir(&self, _: Context, inode: u64, _: u32, handle: u64) -> io::Result<()> {
-        self.state().inodes.release(inode, handle)
+        self.state().inodes.close_directory(inode, handle)
     }
 
-    fn lseek(
-        &self,
-        _: Context,
-        inode: u64,
-        handle: u64,
-        offset: u64,
-        whence: u32,
-    ) -> io::Result<u64> {
+    fn lseek(&self, _: Context, inode: u64, _: u64, offset: u64, whence: u32) -> io::Result<u64> {
         // Only these need the file; the guest's kernel keeps the offset.
         let to = match i32::try_from(whence) {
             Ok(libc::SEEK_DATA) => SeekFrom::Data(offset),
             Ok(libc::SEEK_HOLE) => SeekFrom::Hole(offset),
             _ => return Err(Errno::INVAL.into()),
         };
-        Ok(seek(self.state().inodes.file(inode, handle)?, to)?)
+        Ok(seek(self.state().inodes.data(inode, false)?, to)?)
     }
 
     fn copyfilerange(
         &self,
         _: Context,
         from: u64,
-        from_handle: u64,
+        _: u64,
         mut from_offset: u64,
         to: u64,
-        to_handle: u64,
+        _: u64,
         mut to_offset: u64,
         length: u64,
         flags: u64,
@@ -660,14 +549,20 @@ impl FileSystem for Files {
         if flags != 0 {
             return Err(Errno::INVAL.into());
         }
-        let state = self.state();
-        let source = state.inodes.file(from, from_handle)?;
-        let target = state.inodes.file(to, to_handle)?;
+        let mut state = self.state();
+        // Both may be the same file, and each may be closed for the other.
+        let source = state.inodes.data(from, false)?.try_clone()?;
+        let target = state.inodes.data(to, true)?;
         let length = usize::try_from(length).unwrap_or(usize::MAX);
-        Ok(copy_file_range(source, Some(&mut from_offset), target, Some(&mut to_offset), length)?)
+        let (from_at, to_at) = (Some(&mut from_offset), Some(&mut to_offset));
+        Ok(copy_file_range(source, from_at, target, to_at, length)?)
     }
 
     fn syncfs(&self, _: Context, inode: u64) -> io::Result<()> {
-        Ok(syncfs(self.state().inodes.open(inode, OFlags::RDONLY)?)?)
+        let mut state = self.state();
+        let directory = state.inodes.open_directory(inode)?;
+        let synced = state.inodes.directory(inode, directory).map(syncfs);
+        state.inodes.close_directory(inode, directory)?;
+        Ok(synced??)
     }
 }

@@ -10,7 +10,6 @@ const CALLS: &[&str] = &[
     "close",
     "copy_file_range",
     "fallocate",
-    "fchmod",
     "fcntl",
     "fdatasync",
     "fstatfs",

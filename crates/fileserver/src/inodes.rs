@@ -1,12 +1,13 @@
-//! What the guest knows: the inodes that it has looked up, and the files that it has open.
+//! What the guest knows: the inodes that it has looked up.
 //!
-//! An inode is held by an `O_PATH` descriptor. The guest gives them back when it likes, and
-//! has no reason to like: a `find` over 500,000 files leaves as many behind. So when the
-//! process runs out of descriptors, those of inodes that have not been used for longest are
-//! closed, and opened again by the place where they were last seen, below the inode of their
-//! parent. What is found there must be the same inode, or the guest gets ESTALE, whereupon its
-//! kernel looks the path up anew. (The other way to do without descriptors,
-//! `open_by_handle_at(2)`, takes a capability that opens every file of the file system.)
+//! An inode is held by an `O_PATH` descriptor, and one more while its data are used. The guest
+//! gives inodes back when it likes, and has no reason to like: a `find` over 500,000 files
+//! leaves as many behind. So when the process runs out of descriptors, those of inodes that
+//! have not been used for longest are closed, and opened again by the place where they were
+//! last seen, below the inode of their parent. What is found there must be the same inode, or
+//! the guest gets ESTALE, whereupon its kernel looks the path up anew. (The other way to do
+//! without descriptors, `open_by_handle_at(2)`, takes a capability that opens every file of
+//! the file system.)
 
 use std::collections::{HashMap, VecDeque};
 use std::ffi::CStr;
@@ -24,8 +25,8 @@ use virtiofsd::filesystem::ROOT_ID;
 /// the places where the guest has seen them.
 const MAX_DEPTH: usize = 4096;
 
-/// One in so many descriptors is never a file that the guest has open, so that it can get at
-/// others meanwhile.
+/// One in so many descriptors is never a directory that the guest has open, so that it can get
+/// at others meanwhile.
 const FOR_INODES: usize = 8;
 
 /// What an inode is told by while it lives: a number, in a mount.
@@ -43,24 +44,6 @@ struct Birth {
     nanoseconds: u32,
 }
 
-/// State of a file's data when it was last opened.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Stamp {
-    size: u64,
-    modified: (i64, u32),
-    changed: (i64, u32),
-}
-
-impl Stamp {
-    pub(crate) fn of(stat: &Statx) -> Self {
-        Self {
-            size: stat.stx_size,
-            modified: (stat.stx_mtime.tv_sec, stat.stx_mtime.tv_nsec),
-            changed: (stat.stx_ctime.tv_sec, stat.stx_ctime.tv_nsec),
-        }
-    }
-}
-
 #[derive(Debug)]
 struct Node {
     key: Key,
@@ -72,15 +55,42 @@ struct Node {
     /// Parent and name. Without one - the root, a file that was removed - it stays open.
     place: Option<(u64, Box<CStr>)>,
     path: Option<OwnedFd>,
+    data: Option<Data>,
     /// Used since the clock's hand last passed.
     recent: bool,
-    stamp: Option<Stamp>,
 }
 
+impl Node {
+    fn new(status: &Statx) -> Self {
+        Self {
+            key: key(status),
+            birth: birth(status),
+            lookups: 0,
+            children: 0,
+            place: None,
+            path: None,
+            data: None,
+            recent: true,
+        }
+    }
+
+    fn descriptors(&self) -> usize {
+        usize::from(self.path.is_some()).saturating_add(usize::from(self.data.is_some()))
+    }
+}
+
+/// A regular file, open for its data.
+#[derive(Debug)]
+struct Data {
+    file: File,
+    writable: bool,
+}
+
+/// A directory that the guest has open.
 #[derive(Debug)]
 struct Handle {
     node: u64,
-    file: File,
+    directory: File,
 }
 
 /// The table.
@@ -90,9 +100,9 @@ pub(crate) struct Inodes {
     ids: HashMap<Key, u64>,
     handles: HashMap<u64, Handle>,
     next: u64,
-    /// Nodes with a descriptor, in the order in which they are looked at when one is needed.
+    /// Nodes with descriptors, in the order in which they are looked at when one is needed.
     clock: VecDeque<u64>,
-    /// Descriptors of nodes.
+    /// How many descriptors nodes have.
     open: usize,
     /// Of nodes and handles together.
     limit: usize,
@@ -161,16 +171,7 @@ impl Inodes {
             limit,
         };
         // Its lookup is never taken back.
-        let root = Node {
-            key: key(&stat),
-            birth: birth(&stat),
-            lookups: 1,
-            children: 0,
-            place: None,
-            path: Some(root),
-            recent: true,
-            stamp: None,
-        };
+        let root = Node { lookups: 1, path: Some(root), ..Node::new(&stat) };
         inodes.nodes.insert(ROOT_ID, root);
         Ok(inodes)
     }
@@ -179,22 +180,20 @@ impl Inodes {
     /// a mount lies between it and its parent.
     pub(crate) fn look_up(&mut self, parent: u64, name: &CStr) -> io::Result<(u64, Statx, bool)> {
         let name = checked(name)?;
-        let directory = self.path(parent)?;
         // Most names that are asked for are known or do not exist.
         let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT;
-        let mut status = statx(directory, name, flags, STAT)?;
-        let (id, path) = match self.known(&status) {
-            Some((id, true)) => (id, None),
+        let mut status = statx(self.path(parent)?, name, flags, STAT)?;
+        let id = match self.known(&status) {
+            Some((id, true)) => id,
             _ => {
+                self.make_room()?;
                 let path = open_path(self.path(parent)?, name)?;
                 status = stat(&path)?;
-                (self.known(&status).map_or(0, |(id, _)| id), Some(path))
+                let id = self.known(&status).map_or_else(|| self.add(&status), |(id, _)| id);
+                self.hold(id, path)?;
+                id
             }
         };
-        let id = if id == 0 { self.add(&status) } else { id };
-        if let Some(path) = path {
-            self.hold(id, path)?;
-        }
         self.settle(id, Some((parent, name.into())));
         let mount = self.nodes.get(&parent).map(|parent| parent.key.mount);
         let node = self.node(id)?;
@@ -213,16 +212,7 @@ impl Inodes {
     fn add(&mut self, stat: &Statx) -> u64 {
         let id = self.next;
         self.next = id.saturating_add(1);
-        let node = Node {
-            key: key(stat),
-            birth: birth(stat),
-            lookups: 0,
-            children: 0,
-            place: None,
-            path: None,
-            recent: false,
-            stamp: None,
-        };
+        let node = Node::new(stat);
         // An earlier inode of this number has gone from the host: its node is stale for good.
         self.ids.insert(node.key, id);
         self.nodes.insert(id, node);
@@ -268,9 +258,7 @@ impl Inodes {
         if self.ids.get(&node.key) == Some(&id) {
             self.ids.remove(&node.key);
         }
-        if node.path.is_some() {
-            self.open = self.open.saturating_sub(1);
-        }
+        self.open = self.open.saturating_sub(node.descriptors());
         node.place.map(|(parent, _)| parent)
     }
 
@@ -299,8 +287,7 @@ impl Inodes {
         self.path(id).map(descriptor_name)
     }
 
-    /// Opens an inode again: by a file that the guest has open, or from the nearest ancestor
-    /// that is open downwards.
+    /// Opens an inode again, from the nearest ancestor that is open downwards.
     fn reopen(&mut self, id: u64) -> io::Result<OwnedFd> {
         let mut way = vec![id];
         let mut start = self.place(id)?.0;
@@ -311,8 +298,7 @@ impl Inodes {
             way.push(start);
             start = self.place(start)?.0;
         }
-        let found = self.walk(start, &way);
-        found.or_else(|error| self.reopen_by_handle(id).ok_or(error))
+        self.walk(start, &way)
     }
 
     /// Goes down from an open node. Each step is the inode that it should be.
@@ -344,12 +330,6 @@ impl Inodes {
         Err(stale())
     }
 
-    fn reopen_by_handle(&self, id: u64) -> Option<OwnedFd> {
-        let handle = self.handles.values().find(|handle| handle.node == id)?;
-        let name = descriptor_name(handle.file.as_fd());
-        openat(CWD, name, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).ok()
-    }
-
     fn place(&self, id: u64) -> io::Result<&(u64, Box<CStr>)> {
         self.nodes.get(&id).and_then(|node| node.place.as_ref()).ok_or_else(stale)
     }
@@ -360,12 +340,19 @@ impl Inodes {
             return Ok(());
         }
         self.make_room()?;
-        let node = self.node(id)?;
-        node.path = Some(path);
-        node.recent = true;
-        self.open = self.open.saturating_add(1);
-        self.clock.push_back(id);
+        self.opened(id)?.path = Some(path);
         Ok(())
+    }
+
+    /// A node that is about to have one descriptor more.
+    fn opened(&mut self, id: u64) -> io::Result<&mut Node> {
+        let node = self.nodes.get_mut(&id).ok_or(Errno::BADF)?;
+        if node.descriptors() == 0 {
+            self.clock.push_back(id);
+        }
+        self.open = self.open.saturating_add(1);
+        node.recent = true;
+        Ok(node)
     }
 
     /// Sees to it that one more descriptor may be used.
@@ -373,7 +360,7 @@ impl Inodes {
         if self.clock.len() > self.open.saturating_mul(2).saturating_add(1024) {
             // Nodes that were forgotten.
             let nodes = &self.nodes;
-            self.clock.retain(|id| nodes.get(id).is_some_and(|node| node.path.is_some()));
+            self.clock.retain(|id| nodes.get(id).is_some_and(|node| node.descriptors() > 0));
         }
         // The hand passes each node twice: once to see that it was used, once to close it.
         for _ in 0..self.clock.len().saturating_mul(2) {
@@ -381,15 +368,20 @@ impl Inodes {
                 return Ok(());
             }
             let Some(id) = self.clock.pop_front() else { break };
-            let Some(node) = self.nodes.get_mut(&id).filter(|node| node.path.is_some()) else {
-                continue;
-            };
-            if node.recent || node.place.is_none() {
+            let Some(node) = self.nodes.get_mut(&id) else { continue };
+            let before = node.descriptors();
+            if node.recent {
                 node.recent = false;
-                self.clock.push_back(id);
             } else {
-                node.path = None;
-                self.open = self.open.saturating_sub(1);
+                node.data = None;
+                if node.place.is_some() {
+                    node.path = None;
+                }
+            }
+            let after = node.descriptors();
+            self.open = self.open.saturating_sub(before.saturating_sub(after));
+            if after > 0 {
+                self.clock.push_back(id);
             }
         }
         if self.open.saturating_add(self.handles.len()) < self.limit {
@@ -427,43 +419,55 @@ impl Inodes {
         self.settle(id, Some((parent, name.into())));
     }
 
-    /// Opens the file of an inode.
-    pub(crate) fn open(&mut self, id: u64, flags: OFlags) -> io::Result<File> {
+    /// A regular file, open for its data.
+    pub(crate) fn data(&mut self, id: u64, writable: bool) -> io::Result<&File> {
         // The guest's kernel serves its own devices, fifos and sockets.
-        if !matches!(self.node(id)?.birth.kind, FileType::RegularFile | FileType::Directory) {
+        if self.node(id)?.birth.kind != FileType::RegularFile {
             return Err(Errno::BADF.into());
         }
+        let fits = |data: &Data| data.writable || !writable;
+        if !self.node(id)?.data.as_ref().is_some_and(fits) {
+            let access = if writable { OFlags::RDWR } else { OFlags::RDONLY };
+            let file = self.open(id, access)?;
+            if self.node(id)?.data.take().is_some() {
+                self.open = self.open.saturating_sub(1);
+            }
+            self.make_room()?;
+            self.opened(id)?.data = Some(Data { file, writable });
+        }
+        let node = self.node(id)?;
+        node.recent = true;
+        node.data.as_ref().map(|data| &data.file).ok_or_else(stale)
+    }
+
+    /// Opens the file of an inode, for which the caller answers.
+    fn open(&mut self, id: u64, flags: OFlags) -> io::Result<File> {
         let name = self.path_name(id)?;
         Ok(File::from(openat(CWD, name, flags | OFlags::CLOEXEC, Mode::empty())?))
     }
 
-    /// Keeps an open file for the guest, under a number.
-    pub(crate) fn keep(&mut self, node: u64, file: File) -> io::Result<u64> {
+    /// Opens a directory for the guest, under a number.
+    pub(crate) fn open_directory(&mut self, node: u64) -> io::Result<u64> {
         if self.handles.len() >= self.limit.saturating_sub(self.limit / FOR_INODES) {
             return Err(Errno::NFILE.into());
         }
+        let directory = self.open(node, OFlags::RDONLY | OFlags::DIRECTORY)?;
         self.make_room()?;
         let number = self.next;
         self.next = number.saturating_add(1);
-        self.handles.insert(number, Handle { node, file });
+        self.handles.insert(number, Handle { node, directory });
         Ok(number)
     }
 
-    /// An open file of the guest.
-    pub(crate) fn file(&self, node: u64, number: u64) -> io::Result<&File> {
+    /// A directory that the guest has open.
+    pub(crate) fn directory(&self, node: u64, number: u64) -> io::Result<&File> {
         let handle = self.handles.get(&number).filter(|handle| handle.node == node);
-        handle.map(|handle| &handle.file).ok_or_else(|| Errno::BADF.into())
+        handle.map(|handle| &handle.directory).ok_or_else(|| Errno::BADF.into())
     }
 
-    pub(crate) fn release(&mut self, node: u64, number: u64) -> io::Result<()> {
-        self.file(node, number)?;
+    pub(crate) fn close_directory(&mut self, node: u64, number: u64) -> io::Result<()> {
+        self.directory(node, number)?;
         self.handles.remove(&number);
         Ok(())
-    }
-
-    /// Whether a file's data are as they were when it was last opened.
-    pub(crate) fn unchanged(&mut self, id: u64, now: Stamp) -> bool {
-        let before = self.nodes.get_mut(&id).and_then(|node| node.stamp.replace(now));
-        before == Some(now)
     }
 }

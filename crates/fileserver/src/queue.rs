@@ -11,6 +11,15 @@ use crate::device::Memory;
 
 const MAX_SIZE: u16 = 1024;
 
+/// How the guest learns of answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Tell {
+    /// At once: somebody waits.
+    Each,
+    /// After all: nobody does.
+    Together,
+}
+
 /// A queue as the front end has set it up so far.
 #[derive(Debug)]
 pub(crate) struct VirtQueue {
@@ -88,11 +97,13 @@ impl VirtQueue {
         Ok(())
     }
 
-    /// Answers the requests that are there, at most as many as the queue has room for, by
-    /// `answer`, which returns the number of bytes that it has written.
+    /// Answers the requests that are there, at most `most`, by `answer`, which returns the
+    /// number of bytes that it has written. The guest is told of each, or once of all.
     pub(crate) fn serve<'m>(
         &mut self,
         memory: &'m Memory,
+        most: u16,
+        tell: Tell,
         mut answer: impl FnMut(DescriptorChain<&'m Memory>) -> u32,
     ) -> Result<(), Error> {
         self.pending = false;
@@ -100,20 +111,22 @@ impl VirtQueue {
             return Ok(());
         }
         self.ring.disable_notification(memory)?;
-        for _ in 0..self.ring.size() {
-            let Some(chain) = self.ring.pop_descriptor_chain(memory) else {
-                // The ring is looked at again after kicks have been asked for.
-                self.pending = self.ring.enable_notification(memory)?;
-                return Ok(());
-            };
+        let mut told = true;
+        for _ in 0..most {
+            let Some(chain) = self.ring.pop_descriptor_chain(memory) else { break };
             let head = chain.head_index();
             let written = answer(chain);
             self.ring.add_used(memory, head, written)?;
-            if self.ring.needs_notification(memory)? {
+            told = tell == Tell::Each;
+            if told && self.ring.needs_notification(memory)? {
                 self.notify();
             }
         }
-        self.pending = true;
+        if !told && self.ring.needs_notification(memory)? {
+            self.notify();
+        }
+        // The ring is looked at again after kicks have been asked for.
+        self.pending = self.ring.enable_notification(memory)?;
         Ok(())
     }
 

@@ -34,8 +34,7 @@ tests! {
     names_that_lead_elsewhere
     links_are_not_followed
     devices_and_fifos_are_not_opened
-    inodes_and_files_that_are_none
-    flags_that_are_not_for_it
+    inodes_and_directories_that_are_none
     a_crowd_of_files
 }
 
@@ -218,7 +217,6 @@ fn names_that_lead_elsewhere() {
                 peer.look_up(parent, name),
                 peer.request(op::MKDIR, parent, &body(&[0o755, 0], &[name])),
                 peer.request(op::MKNOD, parent, &body(&[0o100644, 0, 0, 0], &[name])),
-                peer.request(op::CREATE, parent, &body(&[0o101, 0o644, 0, 0], &[name])),
                 peer.request(op::SYMLINK, parent, &body(&[], &[name, "target"])),
                 peer.request(op::UNLINK, parent, &body(&[], &[name])),
                 peer.request(op::RMDIR, parent, &body(&[], &[name])),
@@ -227,7 +225,7 @@ fn names_that_lead_elsewhere() {
                 peer.request(op::LINK, parent, &body(&[u32::try_from(file).unwrap(), 0], &[name])),
             ];
             let errors: Vec<i32> = replies.iter().map(errno).collect();
-            assert_eq!(errors, [libc::EINVAL; 10], "{name:?}");
+            assert_eq!(errors, [libc::EINVAL; 9], "{name:?}");
         }
     }
     assert!(peer.end().success());
@@ -237,20 +235,32 @@ fn names_that_lead_elsewhere() {
     assert_eq!(left, ["secret", "tree"]);
 }
 
+/// READ of 100 bytes, or READDIR of an open directory.
+fn read(handle: u64) -> Vec<u8> {
+    let [low, high] = [handle & 0xffff_ffff, handle >> 32].map(|half| u32::try_from(half).unwrap());
+    body(&[low, high, 0, 0, 100, 0, 0, 0, 0, 0], &[])
+}
+
+/// SETATTR of the size, to 0.
+fn truncate() -> Vec<u8> {
+    body(&[[8].as_slice(), &[0; 21]].concat(), &[])
+}
+
 fn links_are_not_followed() {
     let tree = tree();
     symlink("/", tree.path().join("link")).unwrap();
     symlink("/proc/self/root", tree.path().join("magic")).unwrap();
+    symlink("file", tree.path().join("near")).unwrap();
     let mut peer = Peer::start(tree.path());
-    for name in ["link", "magic"] {
+    for name in ["link", "magic", "near"] {
         let link = peer.look_up(ROOT, name).word();
         assert_eq!(peer.look_up(link, "etc").error, libc::ENOTDIR, "below {name}");
-        let open = peer.request(op::OPEN, link, &body(&[0, 0], &[]));
-        assert_eq!(open.error, libc::EBADF, "{name}");
-        let made = peer.request(op::CREATE, ROOT, &body(&[0o1101, 0o644, 0, 0], &[name]));
-        assert_eq!(made.error, libc::EBADF, "creating {name}");
+        assert_eq!(peer.request(op::READ, link, &read(0)).error, libc::EBADF, "{name}");
+        assert_eq!(peer.request(op::SETATTR, link, &truncate()).error, libc::EBADF, "{name}");
+        assert_eq!(peer.request(op::OPENDIR, link, &[0; 8]).error, libc::ENOTDIR, "{name}");
     }
     assert!(peer.end().success());
+    assert_eq!(fs::read(tree.path().join("file")).unwrap(), b"text");
 }
 
 fn devices_and_fifos_are_not_opened() {
@@ -262,62 +272,41 @@ fn devices_and_fifos_are_not_opened() {
     {
         let made = peer.request(op::MKNOD, ROOT, &body(&[mode, device, 0, 0], &[name]));
         let node = made.word();
-        for flags in [0, 1, 2, 0o4000] {
-            let open = peer.request(op::OPEN, node, &body(&[flags, 0], &[]));
-            assert_eq!(open.error, libc::EBADF, "{name}");
-        }
-        let created = peer.request(op::CREATE, ROOT, &body(&[0o101, 0o644, 0, 0], &[name]));
-        assert_eq!(created.error, libc::EBADF, "{name}");
+        assert_eq!(peer.request(op::READ, node, &read(0)).error, libc::EBADF, "{name}");
+        assert_eq!(peer.request(op::SETATTR, node, &truncate()).error, libc::EBADF, "{name}");
+        assert_eq!(peer.request(op::OPENDIR, node, &[0; 8]).error, libc::ENOTDIR, "{name}");
     }
     assert!(peer.end().success());
 }
 
-fn inodes_and_files_that_are_none() {
+fn inodes_and_directories_that_are_none() {
     let tree = tree();
     let mut peer = Peer::start(tree.path());
     for node in [0, 2, 999, u64::MAX] {
         assert_eq!(peer.request(op::GETATTR, node, &[0; 16]).error, libc::EBADF, "{node}");
         assert_eq!(peer.look_up(node, "file").error, libc::EBADF, "{node}");
-        assert_eq!(peer.request(op::OPEN, node, &[0; 8]).error, libc::EBADF, "{node}");
+        assert_eq!(peer.request(op::OPENDIR, node, &[0; 8]).error, libc::EBADF, "{node}");
+        assert_eq!(peer.request(op::READ, node, &read(0)).error, libc::EBADF, "{node}");
+    }
+    let directory = peer.look_up(ROOT, "dir").word();
+    let handle = peer.request(op::OPENDIR, directory, &[0; 8]).word();
+    assert_eq!(peer.request(op::READDIR, directory, &read(handle)).error, 0);
+    for (node, handle) in
+        [(ROOT, handle), (directory, handle + 1), (directory, u64::MAX), (999, handle)]
+    {
+        assert_eq!(peer.request(op::READDIR, node, &read(handle)).error, libc::EBADF);
     }
     let file = peer.look_up(ROOT, "file").word();
-    let handle = peer.request(op::OPEN, file, &[0; 8]).word();
-    let read = |handle: u64| {
-        let (low, high) = (handle & 0xffff_ffff, handle >> 32);
-        let words = [low, high].map(|half| u32::try_from(half).unwrap());
-        body(&[words[0], words[1], 0, 0, 100, 0, 0, 0, 0, 0], &[])
-    };
-    assert_eq!(peer.request(op::READ, file, &read(handle)).body, b"text");
-    for (node, handle) in [(ROOT, handle), (file, handle + 1), (file, u64::MAX), (999, handle)] {
-        assert_eq!(peer.request(op::READ, node, &read(handle)).error, libc::EBADF);
-    }
+    assert_eq!(peer.request(op::READ, file, &read(0)).body, b"text");
     // More often forgotten than known, the root included.
     let often = u64::MAX.to_ne_bytes();
     peer.request(op::FORGET, file, &often);
     peer.request(op::FORGET, ROOT, &often);
     assert_eq!(peer.request(op::GETATTR, file, &[0; 16]).error, libc::EBADF);
-    assert_eq!(peer.request(op::READ, file, &read(handle)).body, b"text", "the open file stays");
+    assert_eq!(peer.request(op::READ, file, &read(0)).error, libc::EBADF);
     assert_eq!(peer.request(op::GETATTR, ROOT, &[0; 16]).error, 0);
     assert_ne!(peer.look_up(ROOT, "file").word(), file, "numbers are not used again");
     assert!(peer.end().success());
-}
-
-fn flags_that_are_not_for_it() {
-    let tree = tree();
-    let mut peer = Peer::start(tree.path());
-    let dir = peer.look_up(ROOT, "dir").word();
-    let file = peer.look_up(ROOT, "file").word();
-    // O_CREAT, O_TMPFILE, O_PATH, O_DIRECT, O_NOFOLLOW, all.
-    for flags in [0o100, 0o20_200_000, 0o10_000_000, 0o40_000, 0o400_000, 0o77_777_777] {
-        for node in [dir, file] {
-            let _opened = peer.request(op::OPEN, node, &body(&[flags, 0], &[]));
-        }
-        let name = format!("new-{flags:o}");
-        let _made = peer.request(op::CREATE, ROOT, &body(&[flags, 0o644, 0, 0], &[&name]));
-    }
-    assert_eq!(peer.look_up(ROOT, "file").error, 0);
-    assert!(peer.end().success());
-    assert_eq!(fs::read_dir(tree.path().join("dir")).unwrap().count(), 0);
 }
 
 /// More files than descriptors; those that are open stay so, the rest are found again.
@@ -341,16 +330,21 @@ fn a_crowd_of_files() {
     assert_ne!(peer.look_up(ROOT, "f0").word(), nodes[0]);
     assert_eq!(peer.look_up(ROOT, "g1").word(), nodes[1], "it is still the same");
     assert_eq!(peer.request(op::GETATTR, nodes[1], &[0; 16]).error, 0);
-    let mut opened = Vec::new();
-    loop {
-        let open = peer.request(op::OPEN, nodes[2], &[0; 8]);
-        if open.error != 0 {
-            assert_eq!(open.error, libc::ENFILE);
-            break;
-        }
-        opened.push(open.word());
+    for node in &nodes[2..] {
+        assert_eq!(peer.request(op::READ, *node, &read(0)).error, 0);
     }
-    assert!(opened.len() > 800, "{} open at once", opened.len());
+    let directory = peer.look_up(ROOT, "dir").word();
+    let mut opened = 0;
+    let refused = loop {
+        let open = peer.request(op::OPENDIR, directory, &[0; 8]);
+        if open.error != 0 {
+            break open.error;
+        }
+        opened += 1;
+    };
+    assert_eq!(refused, libc::ENFILE);
+    assert!(opened > 800, "{opened} open at once");
     assert_eq!(peer.request(op::GETATTR, nodes[2], &[0; 16]).error, 0);
+    assert_eq!(peer.request(op::READ, nodes[3], &read(0)).error, 0);
     assert!(peer.end().success());
 }
