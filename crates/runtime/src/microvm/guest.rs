@@ -19,6 +19,9 @@ use crate::limits::{ALL, resource};
 /// The container's cgroup in the guest.
 const CGROUP: &str = "/accord";
 
+/// The network namespace that the guest has booted with.
+const AGENTS_NETWORK: &str = "/proc/1/ns/net";
+
 /// The root file system, relative to the shared tree.
 const ROOTFS: &str = "rootfs";
 
@@ -58,7 +61,11 @@ pub(super) fn config(bundle: &Bundle) -> Result<String> {
         let _linux = linux.set_cgroups_path(Some(CGROUP.into()));
         if let Some(namespaces) = linux.namespaces_mut() {
             // The guest has one network, and the container is its only user.
-            namespaces.retain(|namespace| namespace.typ() != LinuxNamespaceType::Network);
+            for namespace in namespaces.iter_mut() {
+                if namespace.typ() == LinuxNamespaceType::Network {
+                    let _namespace = namespace.set_path(Some(AGENTS_NETWORK.into()));
+                }
+            }
         }
     }
     if let Some(process) = spec.process_mut() {
