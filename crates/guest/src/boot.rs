@@ -77,6 +77,14 @@ pub(crate) fn mounts() -> Result<()> {
     fs::create_dir_all("/dev/pts").map_err(|error| Failure::io("make", "/dev/pts", &error))
 }
 
+/// A machine is hardly larger than what the container may use: what is more than that
+/// meets the container's limit, as on a host, and not the guess by which a kernel
+/// refuses at once what it will never have (`proc_sys_vm(5)`).
+pub(crate) fn settings() -> Result<()> {
+    const OVERCOMMIT: &str = "/proc/sys/vm/overcommit_memory";
+    fs::write(OVERCOMMIT, "1").map_err(|error| Failure::io("write", OVERCOMMIT, &error))
+}
+
 /// Loads the modules that came with the kernel, if it has any.
 pub(crate) fn modules() -> Result<()> {
     let Ok(order) = fs::read_to_string(MODULES) else { return Ok(()) };

@@ -42,6 +42,7 @@ pub fn main() {
 
 fn serve() -> Result<()> {
     boot::mounts()?;
+    boot::settings()?;
     boot::modules()?;
     accord_network::guest::loopback()?;
     let port = boot::port()?;

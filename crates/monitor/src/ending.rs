@@ -1,9 +1,31 @@
 //! Ending as the container's init process did, so that whoever waits on the
 //! monitor's pid sees what it would have seen of a native container.
 
+use std::os::fd::OwnedFd;
+
 use accord_outcome::Outcome;
 use accord_sys::process::{exit, kill, reset_signals};
+use rustix::io::pwrite;
 use rustix::process::{Resource, Rlimit, getpid, setrlimit};
+
+/// Dies of an OOM kill in its own cgroup, if it can: the guest's kernel has killed the
+/// container's process for want of memory, and engines look for that in the host's
+/// cgroup (`memory.events`, `memory.oom_control`), where it has not happened yet. The
+/// machine is gone; what this process still has is little, so a small limit, which
+/// nobody else is left to feel, and a little more memory than that are enough.
+pub fn run_out_of_memory(limit: &OwnedFd) {
+    const MIB: usize = 1 << 20;
+    let small = [4, 8, 16, 32, 64]
+        .into_iter()
+        .map(|mib| mib * MIB)
+        .find(|bytes| pwrite(limit, bytes.to_string().as_bytes(), 0).is_ok());
+    let Some(small) = small else { return };
+    let pieces = small.div_ceil(MIB) + 4;
+    let mut taken = Vec::new();
+    for _ in 0..pieces {
+        taken.push(std::hint::black_box(vec![1u8; MIB]));
+    }
+}
 
 /// Ends this process: with the same status, or by the same signal.
 pub fn end(outcome: Outcome) -> ! {

@@ -39,7 +39,7 @@ pub const NAME: &str = "accord:[MONITOR]";
 
 /// What the monitor is handed as descriptors 4 and so on, in this order; 3 is
 /// the socket to the runtime.
-pub const PASSED: [&str; 3] = ["orders", "control socket", "initramfs"];
+pub const PASSED: [&str; 4] = ["orders", "control socket", "initramfs", "memory limit"];
 
 /// The emulator's root holds the kernel there.
 pub const KERNEL: &str = "/kernel";
@@ -78,8 +78,8 @@ pub struct Machine {
 /// The monitor; returns only what it could not even begin with.
 pub fn main() -> Failure {
     let begin = || -> Result<monitor::Monitor> {
-        let [sync, orders, control, initramfs] = descriptors();
-        monitor::Monitor::begin(sync, read_orders(orders)?, control, initramfs)
+        let [sync, orders, control, initramfs, limit] = descriptors();
+        monitor::Monitor::begin(sync, read_orders(orders)?, control, initramfs, limit)
     };
     match begin() {
         Ok(monitor) => monitor.serve(),

@@ -23,7 +23,7 @@ use rustix::net::{RecvFlags, SocketFlags, accept_with, recv};
 use rustix::termios::{OptionalActions, tcgetattr, tcgetwinsize, tcsetattr};
 
 use crate::Orders;
-use crate::ending::end;
+use crate::ending::{end, run_out_of_memory};
 use crate::machine::Machine;
 use crate::streams::Process;
 use crate::{signals, tell};
@@ -89,6 +89,10 @@ pub(crate) struct Monitor {
     joining: Option<(Caller, Vec<u8>)>,
     /// The network has been joined, or could not be.
     joined: bool,
+    /// The memory limit of our own cgroup.
+    limit: OwnedFd,
+    /// The guest's kernel has killed the container's process for want of memory.
+    oom: bool,
     /// The user's side of the container's terminal.
     terminal: Option<OwnedFd>,
 }
@@ -104,6 +108,7 @@ impl Monitor {
         orders: Orders,
         control: OwnedFd,
         initramfs: OwnedFd,
+        limit: OwnedFd,
     ) -> Result<Self> {
         let begun = || -> Result<_> {
             let (init, terminal) = init(&orders)?;
@@ -137,6 +142,8 @@ impl Monitor {
             built: false,
             joining: None,
             joined: false,
+            limit,
+            oom: false,
             terminal,
         })
     }
@@ -148,6 +155,9 @@ impl Monitor {
                 Ok(None) => {}
                 Ok(Some(outcome)) => {
                     self.machine.stop();
+                    if self.oom {
+                        run_out_of_memory(&self.limit);
+                    }
                     end(outcome);
                 }
                 Err(failure) => self.lose(&failure),
@@ -193,7 +203,8 @@ impl Monitor {
                 Token::Stream(number, stream) => self.advance(number, stream, flags)?,
             }
         }
-        if self.deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+        let late = self.deadline.is_some_and(|deadline| Instant::now() >= deadline);
+        if late && !self.built {
             let seconds = self.orders.machine.patience;
             let cause = format!("the guest said nothing for {seconds} s{}", self.last_lines());
             return Err(Failure::text("boot", "microvm", cause));
@@ -205,7 +216,17 @@ impl Monitor {
             let _sent = client.connection.flush().is_ok();
         }
         self.clients.retain(|_, client| !client.done || client.connection.has_unsent());
-        Ok(self.processes.get(&INIT).and_then(Process::outcome))
+        Ok(self.outcome())
+    }
+
+    /// The container's outcome, once everything has been passed on and every verb that
+    /// waits has its answer: why a program could not be started is not to be lost.
+    fn outcome(&mut self) -> Option<Outcome> {
+        const PATIENCE: Duration = Duration::from_secs(5);
+        let outcome = self.processes.get(&INIT).and_then(Process::outcome)?;
+        let unsaid = !self.calls.is_empty() || self.joining.is_some();
+        let deadline = *self.deadline.get_or_insert_with(|| Instant::now() + PATIENCE);
+        (!unsaid || Instant::now() >= deadline).then_some(outcome)
     }
 
     fn wait(&self) -> Result<Vec<(Token, PollFlags)>> {
@@ -315,7 +336,8 @@ impl Monitor {
                 Some(caller) => self.answer(caller, reply),
                 None => Err(Failure::text("read from", "guest", "an answer to no question")),
             },
-            ToHost::Ended { process, outcome, .. } => {
+            ToHost::Ended { process, outcome, oom } => {
+                self.oom |= oom && process == INIT;
                 if let Some(process) = self.processes.get_mut(&process) {
                     process.ended = Some(outcome);
                 }
@@ -653,6 +675,7 @@ fn confine() -> Result<()> {
         "pidfd_send_signal",
         "poll",
         "ppoll",
+        "pwrite64",
         "prlimit64",
         "read",
         "recvfrom",

@@ -345,9 +345,10 @@ pub(crate) fn build<'p>(
     prepare(rt, undo.cgroup.insert(cgroup), &handler.spec)?;
     handler.record.cgroup_made = true;
     entry.save(&handler.record)?;
-    let passed = machine.map(|machine| machine.open(&entry)).transpose()?;
-    let built = populate(&entry, compiled, handler, undo, passed.as_ref())?;
-    if how.start_socket && passed.is_some() {
+    let passed = machine.map(|machine| machine.open(&entry, &handler.record.cgroup)).transpose()?;
+    let by_monitor = passed.is_some();
+    let built = populate(&entry, compiled, handler, undo, passed)?;
+    if how.start_socket && by_monitor {
         // The monitor takes `start` at its control socket; this only says that it has not come.
         entry.mark(START)?;
     }
@@ -411,7 +412,8 @@ fn populate<'p>(
     compiled: Compiled<'p>,
     mut handler: Handler,
     undo: Undo,
-    passed: Option<&Passed>,
+    // The last, so that its descriptors are free again when `undo` needs some.
+    passed: Option<Passed>,
 ) -> Result<Built<'p>> {
     if compiled.needs.contains(&Need::State) {
         handler.state_file = Some(hooks::memory_file("state")?);
@@ -421,9 +423,9 @@ fn populate<'p>(
         true => Some(listen_for_start(entry)?),
         false => None,
     };
-    let passed = passed.map(Passed::by_name);
+    let by_name = passed.as_ref().map(Passed::by_name);
     let given = Given {
-        passed: passed.as_ref().map(|passed| passed.as_slice()).unwrap_or_default(),
+        passed: by_name.as_ref().map(|passed| passed.as_slice()).unwrap_or_default(),
         state: handler.state_file.as_ref().map(AsFd::as_fd),
         hook_output: handler.hook_output.as_ref().map(AsFd::as_fd),
         start_socket: listener.as_ref().map(AsFd::as_fd),

@@ -187,6 +187,15 @@ impl Entry {
         self.write(name, b"")
     }
 
+    /// Makes an empty directory.
+    ///
+    /// # Errors
+    /// An own failure.
+    pub(crate) fn make_empty(&self, name: &str) -> Result<()> {
+        let path = self.dir.join(name);
+        fs::create_dir(&path).map_err(|error| Failure::io("make", bytes(&path), &error))
+    }
+
     /// Removes such a file; one that is not there is fine.
     pub(crate) fn unmark(&self, name: &str) {
         let _removed = fs::remove_file(self.dir.join(name)).is_ok();

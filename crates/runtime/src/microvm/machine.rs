@@ -1,9 +1,11 @@
 //! What the machine is made of: its size, its emulator, its kernel.
 
-use std::fs;
+use std::fs::{self, OpenOptions};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use accord_bundle::Bundle;
+use accord_cgroup::Cgroup;
 use accord_monitor::Machine;
 use accord_monitor::kernel::Kernel;
 use accord_outcome::{Failure, Quoted, Result};
@@ -157,6 +159,24 @@ pub(super) fn on_host(spec: &Spec, size: &Size) -> Spec {
         let _resources = resources.set_pids(None);
     }
     host
+}
+
+/// The file with the memory limit of the machine's cgroup; where there is none yet, or
+/// none at all, one that forgets what is written to it.
+pub(super) fn memory_limit(cgroup: &Cgroup) -> Result<OwnedFd> {
+    let limit = cgroup.hierarchies().find_map(|hierarchy| {
+        let name = match hierarchy.options.as_str() {
+            "" => "memory.max",
+            options if options.split(',').any(|option| option == "memory") => {
+                "memory.limit_in_bytes"
+            }
+            _ => return None,
+        };
+        let path = hierarchy.dir.join(name);
+        OpenOptions::new().write(true).open(path).ok()
+    });
+    let opened = limit.map_or_else(|| OpenOptions::new().write(true).open("/dev/null"), Ok);
+    opened.map(OwnedFd::from).map_err(|error| Failure::io("open", "/dev/null", &error))
 }
 
 /// The rule by which the monitor may make the guest's tap device.

@@ -17,12 +17,14 @@ use std::time::{Duration, Instant};
 
 use accord_bundle::Bundle;
 use accord_bundle::state::Isolation;
+use accord_cgroup::Cgroup;
 use accord_channel::Request;
 use accord_container::compile::Monitor;
 use accord_monitor::{KERNEL, NAME, Orders, PASSED, initramfs, kernel::Kernel};
 use accord_outcome::{Failure, Result};
 use oci_spec::runtime::{LinuxMemory, LinuxResources, Process, Spec};
 use rustix::fs::{MemfdFlags, memfd_create};
+use rustix::io::Errno;
 
 use crate::Runtime;
 use crate::container::Container;
@@ -61,6 +63,12 @@ impl Prepared {
     /// An own failure for what a microVM cannot have, and for a machine that cannot be run here.
     pub(crate) fn of(rt: &Runtime, id: &str, bundle: &Bundle, process: &Process) -> Result<Self> {
         guest::refuse(&bundle.spec)?;
+        let rootfs = bundle.rootfs();
+        if rootfs.exists() && !rootfs.is_dir() {
+            // A file could be shared, too; it is no root of a container.
+            let rootfs = rootfs.as_os_str().as_encoded_bytes();
+            return Err(Failure::errno("mount rootfs", rootfs, Errno::NOTDIR.raw_os_error()));
+        }
         let asked = rt.global.kernel.as_deref();
         let vm = bundle.spec.vm().as_ref().map(|vm| vm.kernel().path().clone());
         let kernel = Kernel::find(asked.or(vm.as_deref()))?;
@@ -88,16 +96,16 @@ impl Prepared {
     }
 
     /// Opens what the monitor is handed; the container's state directory is there.
-    pub(crate) fn open(&self, entry: &Entry) -> Result<Passed> {
-        let jail = entry.dir.join(JAIL);
-        std::fs::create_dir(&jail)
-            .map_err(|error| Failure::io("make", jail.as_os_str().as_encoded_bytes(), &error))?;
+    pub(crate) fn open(&self, entry: &Entry, cgroup: &Cgroup) -> Result<Passed> {
         let binary = PathBuf::from("/proc/self/exe");
-        Ok(Passed {
+        let passed = Passed {
             orders: memory("orders", &self.orders)?,
             control: verbs::listen(entry)?,
             initramfs: initramfs::make(&binary, &self.kernel.modules)?,
-        })
+            limit: machine::memory_limit(cgroup)?,
+        };
+        entry.make_empty(JAIL)?;
+        Ok(passed)
     }
 }
 
@@ -106,16 +114,18 @@ pub(crate) struct Passed {
     orders: OwnedFd,
     control: OwnedFd,
     initramfs: OwnedFd,
+    limit: OwnedFd,
 }
 
 impl Passed {
     /// By the names of the plan's needs.
     pub(crate) fn by_name(&self) -> [(&'static str, BorrowedFd<'_>); PASSED.len()] {
-        let [orders, control, initramfs] = PASSED;
+        let [orders, control, initramfs, limit] = PASSED;
         [
             (orders, self.orders.as_fd()),
             (control, self.control.as_fd()),
             (initramfs, self.initramfs.as_fd()),
+            (limit, self.limit.as_fd()),
         ]
     }
 }
