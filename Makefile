@@ -1,5 +1,5 @@
 # The two commands are `make run` and `make test`; both do all their own set-up.
-.PHONY: build run test lint bench conform help clean
+.PHONY: build run test lint bench report help
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/'
@@ -25,5 +25,9 @@ lint: ## formatting, clippy, shell scripts
 bench: build ## accord beside crun, runc and a floor: time, memory, system calls
 	@tools/setup bench
 	@bench/run
+
+report: build ## the report of a release: docs/conformance.md, report/report.html
+	@tools/setup test
+	@tools/report
 
 include testbed/testbed.mk kernel/kernel.mk

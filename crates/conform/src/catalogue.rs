@@ -7,6 +7,7 @@ use anstyle::{AnsiColor, Style};
 use serde_json::Value;
 
 use crate::case::{Case, Form, Way};
+use crate::contract::Contract;
 use crate::result::expected;
 
 const HEAD: Style = AnsiColor::Cyan.on_default().bold();
@@ -39,7 +40,10 @@ pub fn explain(case: &Case) -> Result<String, Failure> {
     let mut text = String::new();
     put(&mut text, format_args!("{HEAD}{}{HEAD:#}: {}\n", case.id, case.title));
     let group = case.group.title();
-    put(&mut text, format_args!("{group}: {}; rule: {}\n", case.topic, case.rule));
+    put(&mut text, format_args!("{group}: {}\n", case.topic));
+    if let Some(rule) = Contract::read().map_err(wrong)?.rule(&case.rule) {
+        put(&mut text, format_args!("{}: {}\n", rule.title, rule.text));
+    }
     for line in [&case.reason, &case.source].into_iter().filter(|line| !line.is_empty()) {
         put(&mut text, format_args!("{line}\n"));
     }

@@ -12,6 +12,7 @@ use wildmatch::WildMatch;
 
 use crate::baseline::Baseline;
 use crate::case::{Case, Form};
+use crate::contract::Contract;
 use crate::format::Destination;
 use crate::launch::Launch;
 use crate::report::Report;
@@ -68,6 +69,9 @@ pub struct ConformArgs {
     /// Explain a case: what is run, what must come of it, and why
     #[arg(long, value_name = "CASE")]
     explain: Option<String>,
+    /// Print the contract with all its cases, as Markdown
+    #[arg(long)]
+    contract: bool,
     /// Internal: be a worker
     #[arg(long, hide = true)]
     worker: bool,
@@ -133,6 +137,11 @@ pub fn run(args: &ConformArgs) -> Result<u8, Failure> {
         None => {}
     }
     let cases = table::cases().map_err(|e| Failure::text("read cases", "", e.to_string()))?;
+    if args.contract {
+        let wrong = |error: String| Failure::text("read contract", "", error);
+        let document = Contract::read().map_err(wrong)?.render(&cases);
+        return print(&document.map_err(|error| wrong(error.to_string()))?).map(|()| 0);
+    }
     if let Some(id) = &args.explain {
         let case = cases.iter().find(|case| case.id == *id);
         let case = case.ok_or_else(|| Failure::text("explain", id, "there is no such case"))?;

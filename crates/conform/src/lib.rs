@@ -11,6 +11,7 @@ pub mod catalogue;
 pub mod classify;
 pub mod cli;
 pub mod console;
+pub mod contract;
 pub mod diff;
 pub mod expect;
 pub mod fault;

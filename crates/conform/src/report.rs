@@ -101,6 +101,41 @@ impl Row<'_> {
     }
 }
 
+/// What one runtime made of a case, over all its forms.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Told {
+    /// No form was run.
+    NotRun,
+    /// Every form conforms.
+    Conforms,
+    /// Some do not.
+    Departs {
+        /// How many.
+        count: usize,
+        /// Of how many.
+        ran: usize,
+        /// Whether a baseline knows all of them.
+        known: bool,
+        /// What departs most gravely, in one line.
+        what: String,
+    },
+}
+
+/// What the cells of one runtime in a row come to.
+pub fn told(cells: &[&Cell]) -> Told {
+    let bad: Vec<&&Cell> = cells.iter().filter(|cell| cell.verdict == Verdict::Departs).collect();
+    let ran = cells.iter().filter(|cell| cell.verdict != Verdict::Skipped).count();
+    let worst = bad.iter().min_by_key(|cell| (cell.known.is_some(), cell.gravest()));
+    let Some(worst) = worst else {
+        return if ran > 0 { Told::Conforms } else { Told::NotRun };
+    };
+    let what = match worst.findings.iter().min_by_key(|finding| finding.check) {
+        Some(finding) => format!("{}: {}", finding.check, finding.got.replace('\n', " ")),
+        None => worst.reason.replace('\n', " "),
+    };
+    Told::Departs { count: bad.len(), ran, known: worst.known.is_some(), what }
+}
+
 /// A cell that is not the same natively and in a microVM.
 #[derive(Debug)]
 pub struct Difference<'a> {

@@ -6,8 +6,8 @@ use std::fmt::Write;
 use anstyle::{AnsiColor, Style};
 use console::{Alignment, measure_text_width, pad_str, truncate_str};
 
-use crate::report::Report;
-use crate::result::{Cell, Verdict};
+use crate::report::{self, Report, Told};
+use crate::result::Cell;
 
 const GOOD: Style = AnsiColor::Green.on_default();
 const BAD: Style = AnsiColor::Red.on_default().bold();
@@ -83,19 +83,14 @@ fn departures(report: &Report, width: usize) -> String {
 
 /// All forms of a case with one runtime in a few words.
 fn told(cells: &[&Cell]) -> String {
-    let bad: Vec<&&Cell> = cells.iter().filter(|cell| cell.verdict == Verdict::Departs).collect();
-    let ran = cells.iter().filter(|cell| cell.verdict != Verdict::Skipped).count();
-    let worst = bad.iter().min_by_key(|cell| (cell.known.is_some(), cell.gravest()));
-    let Some(worst) = worst else {
-        return if ran > 0 { paint(GOOD, "ok") } else { paint(DIM, "-") };
-    };
-    let style = if worst.known.is_some() { KNOWN } else { BAD };
-    let what = match worst.findings.iter().min_by_key(|finding| finding.check) {
-        // The verb stands in what was got; here there is no room for it twice.
-        Some(finding) => format!("{}: {}", finding.check, finding.got.replace('\n', " ")),
-        None => worst.reason.replace('\n', " "),
-    };
-    format!("{} {what}", paint(style, format!("{}/{ran}", bad.len())))
+    match report::told(cells) {
+        Told::NotRun => paint(DIM, "-"),
+        Told::Conforms => paint(GOOD, "ok"),
+        Told::Departs { count, ran, known, what } => {
+            let style = if known { KNOWN } else { BAD };
+            format!("{} {what}", paint(style, format!("{count}/{ran}")))
+        }
+    }
 }
 
 fn differences(report: &Report, width: usize) -> String {
