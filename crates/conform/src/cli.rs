@@ -13,6 +13,7 @@ use wildmatch::WildMatch;
 use crate::baseline::Baseline;
 use crate::case::{Case, Form};
 use crate::contract::Contract;
+use crate::engine::Engine;
 use crate::format::Destination;
 use crate::launch::Launch;
 use crate::report::Report;
@@ -31,6 +32,10 @@ pub struct ConformArgs {
     /// may be given several times [default: this program]
     #[arg(long = "runtime", value_name = "RUNTIME")]
     runtimes: Vec<String>,
+    /// Run what an engine can run through it, with each runtime as its runtime; may be given
+    /// several times
+    #[arg(long = "engine", value_name = "ENGINE")]
+    engines: Vec<Engine>,
     /// Only cases whose id fits (* and ?); may be given several times
     #[arg(long, value_name = "PATTERN")]
     filter: Vec<String>,
@@ -172,6 +177,10 @@ fn measure(args: &ConformArgs, cases: &[Case]) -> Result<u8, Failure> {
         [] => vec![Runtime::own()?],
         names => names.iter().map(|name| Runtime::parse(name)).collect::<Result<_, _>>()?,
     };
+    let runtimes = match args.engines.as_slice() {
+        [] => runtimes,
+        engines => under(engines, &runtimes)?,
+    };
     if let Some((name, _)) = twice(&runtimes) {
         return Err(Failure::text("choose runtimes", name, "is named twice: NAME=PROGRAM renames"));
     }
@@ -200,6 +209,16 @@ fn measure(args: &ConformArgs, cases: &[Case]) -> Result<u8, Failure> {
     let rootless = !rustix::process::geteuid().is_root();
     let mut report = Report::new(&runtimes, rootless, cells?);
     conclude(&mut report, baseline.as_ref(), &args.formats)
+}
+
+fn under(engines: &[Engine], runtimes: &[Runtime]) -> Result<Vec<Runtime>, Failure> {
+    let mut all = Vec::new();
+    for engine in engines {
+        crate::runtime::find(engine.program())
+            .ok_or_else(|| Failure::text("find engine", engine.program(), "it is not installed"))?;
+        all.extend(runtimes.iter().map(|runtime| runtime.under(*engine)));
+    }
+    Ok(all)
 }
 
 fn twice(runtimes: &[Runtime]) -> Option<(&str, Mode)> {

@@ -99,6 +99,23 @@ pub fn judge(case: &Case, form: Form, expect: &Expect, seen: &Observed) -> Vec<F
     judge.findings
 }
 
+/// The departures that an engine's user sees: the exit status, and what the process wrote.
+pub fn judge_engine(expect: &Expect, seen: &Observed) -> Vec<Finding> {
+    let mut judge = Judge { findings: Vec::new() };
+    for call in &seen.setup {
+        if call.ended != Ended::Exited(0) {
+            judge.find(Check::Setup, format!("{}: exit 0", call.verb()), told(call));
+        }
+    }
+    if let Some(call) = seen.calls.last() {
+        judge.ended(call, crate::engine::expected(expect));
+        if matches!(call.verb(), "run" | "exec") && matches!(expect.wanted(), Wanted::Ends(_)) {
+            judge.output(expect, seen);
+        }
+    }
+    judge.findings
+}
+
 struct Judge {
     findings: Vec<Finding>,
 }

@@ -13,6 +13,7 @@ pub mod cli;
 pub mod console;
 pub mod contract;
 pub mod diff;
+pub mod engine;
 pub mod expect;
 pub mod fault;
 pub mod format;

@@ -6,6 +6,8 @@ use std::process::Command;
 use accord_outcome::Failure;
 use serde::{Deserialize, Serialize};
 
+use crate::engine::Engine;
+
 /// Where the container's kernel is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -40,6 +42,9 @@ pub struct Runtime {
     pub mode: Mode,
     /// The first line of `--version`.
     pub version: String,
+    /// The engine that calls it.
+    #[serde(default)]
+    pub engine: Option<Engine>,
     /// Whether it refuses a machine with both versions of cgroup mounted.
     pub refuses_hybrid: bool,
 }
@@ -86,6 +91,12 @@ impl Runtime {
         Ok(Self::new("accord", path, Vec::new(), Vec::new(), Mode::Native))
     }
 
+    /// The same runtime as this engine's.
+    pub fn under(&self, engine: Engine) -> Self {
+        let name = format!("{}+{}", engine.program(), self.name);
+        Self { name, engine: Some(engine), ..self.clone() }
+    }
+
     fn new(
         label: &str,
         path: PathBuf,
@@ -99,11 +110,12 @@ impl Runtime {
             Some((_, file)) => file.to_owned(),
             None => label.to_owned(),
         };
-        Self { name, path, args, annotations, mode, version, refuses_hybrid }
+        Self { name, path, args, annotations, mode, version, engine: None, refuses_hybrid }
     }
 }
 
-fn find(program: &str) -> Option<PathBuf> {
+/// A program by path or by name in PATH.
+pub(crate) fn find(program: &str) -> Option<PathBuf> {
     let is_program = |path: &Path| path.is_file();
     if program.contains('/') {
         return std::path::absolute(program).ok().filter(|path| is_program(path));

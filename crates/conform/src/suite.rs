@@ -4,18 +4,20 @@ use std::collections::VecDeque;
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::{Mutex, mpsc};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, mpsc};
 
 use accord_outcome::Failure;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
-use crate::bundle;
 use crate::case::{Case, Form, Tag};
-use crate::judge::judge;
+use crate::judge::{judge, judge_engine};
 use crate::leftovers::{cgroups, remove_cgroup};
 use crate::observe::Observed;
 use crate::result::{Cell, Verdict};
 use crate::runtime::{Mode, Runtime};
 use crate::worker::{Answer, Hello, Order};
+use crate::{bundle, engine};
 
 /// What to run, and how.
 #[derive(Debug)]
@@ -46,8 +48,14 @@ struct Job<'a> {
     form: Form,
 }
 
-/// Runs everything; `tell` hears of each cell as it is done.
+/// Runs everything; `tell` hears of each cell as it is done. Who is told to end by a
+/// signal meanwhile ends the cases at work, cleans up, and fails.
 pub fn run(plan: &Plan<'_>, mut tell: impl FnMut(&Cell)) -> Result<Vec<Cell>, Failure> {
+    let stop = Arc::new(AtomicBool::new(false));
+    for signal in [SIGHUP, SIGINT, SIGTERM] {
+        signal_hook::flag::register(signal, Arc::clone(&stop))
+            .map_err(|error| Failure::io("handle signal", "", &error))?;
+    }
     let work = Work::make()?;
     let mut cells = Vec::new();
     for runtime in plan.runtimes {
@@ -56,7 +64,9 @@ pub fn run(plan: &Plan<'_>, mut tell: impl FnMut(&Cell)) -> Result<Vec<Cell>, Fa
         done.resize_with(jobs.len(), || None);
         let mut queue = Vec::new();
         for job in jobs {
-            match skip(job.case, runtime, work.rootless.is_some(), plan.stress) {
+            let refused = runtime.engine.and_then(|_| engine::refusal(job.case, job.form));
+            let skipped = || skip(job.case, runtime, work.rootless.is_some(), plan.stress);
+            match refused.or_else(skipped) {
                 Some(reason) => {
                     let cell = Cell::skipped(job.case, job.form, runtime, reason);
                     tell(&cell);
@@ -67,10 +77,13 @@ pub fn run(plan: &Plan<'_>, mut tell: impl FnMut(&Cell)) -> Result<Vec<Cell>, Fa
         }
         // The slow ones first, so that none is left alone at the end.
         queue.sort_by_key(|job| !job.case.has(Tag::Slow));
-        perform(plan, runtime, &work, queue, |job, cell| {
+        perform(plan, runtime, &work, &stop, queue, |job, cell| {
             tell(&cell);
             set(&mut done, job.index, cell);
         })?;
+        if stop.load(Ordering::Relaxed) {
+            return Err(Failure::plain("the suite was told to end"));
+        }
         cells.extend(done.into_iter().flatten());
     }
     Ok(cells)
@@ -121,6 +134,7 @@ fn perform(
     plan: &Plan<'_>,
     runtime: &Runtime,
     work: &Work,
+    stop: &AtomicBool,
     queue: Vec<Job<'_>>,
     mut done: impl FnMut(&Job<'_>, Cell),
 ) -> Result<(), Failure> {
@@ -138,7 +152,7 @@ fn perform(
                 patience: plan.patience,
             };
             scope.spawn(move || {
-                let result = drive(&hello, plan, queue, |job, cell| {
+                let result = drive(&hello, plan, stop, queue, |job, cell| {
                     // The other side listens until the last sender has gone.
                     let _heard = sender.send(Ok((job, cell)));
                 });
@@ -163,13 +177,14 @@ fn perform(
 fn drive<'a>(
     hello: &Hello,
     plan: &Plan<'_>,
+    stop: &AtomicBool,
     queue: &Mutex<VecDeque<Job<'a>>>,
     mut done: impl FnMut(Job<'a>, Cell),
 ) -> Result<(), Failure> {
     let mut link = Link::start(hello)?;
     loop {
         let next = queue.lock().map(|mut queue| queue.pop_front()).unwrap_or_default();
-        let Some(job) = next else {
+        let Some(job) = next.filter(|_| !stop.load(Ordering::Relaxed)) else {
             link.end();
             return Ok(());
         };
@@ -197,8 +212,11 @@ fn cell(job: &Job<'_>, runtime: &Runtime, runs: Vec<Observed>) -> Result<Cell, F
     let expect = job.case.expect(job.form);
     let expect = expect.map_err(|e| Failure::text("read case", &job.case.id, e.to_string()))?;
     let total = runs.len();
-    let judged: Vec<_> =
-        runs.into_iter().map(|seen| (judge(job.case, job.form, &expect, &seen), seen)).collect();
+    let findings = |seen: &Observed| match runtime.engine {
+        Some(_) => judge_engine(&expect, seen),
+        None => judge(job.case, job.form, &expect, seen),
+    };
+    let judged: Vec<_> = runs.into_iter().map(|seen| (findings(&seen), seen)).collect();
     let departed = judged.iter().filter(|(findings, seen)| is_bad(findings, seen)).count();
     let worst = judged.iter().position(|(findings, seen)| is_bad(findings, seen)).unwrap_or(0);
     let Some((findings, seen)) = judged.into_iter().nth(worst) else {

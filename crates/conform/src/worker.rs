@@ -13,6 +13,7 @@ use rustix::mount::{MountPropagationFlags, UnmountFlags, mount_change, unmount};
 use serde::{Deserialize, Serialize};
 
 use crate::case::Form;
+use crate::engine;
 use crate::leftovers::hierarchies;
 use crate::observe::Observed;
 use crate::runtime::Runtime;
@@ -81,7 +82,10 @@ pub fn work() -> Result<(), Failure> {
         for time in 0..times {
             // Numbers of repeated runs must not meet those of other orders.
             let number = order.number.saturating_mul(10_000).saturating_add(time);
-            runs.push(session::run(&context, case, order.form, number));
+            runs.push(match context.runtime.engine {
+                Some(engine) => engine::run(&context, engine, case, order.form, number),
+                None => session::run(&context, case, order.form, number),
+            });
         }
         let mut answer = serde_json::to_vec(&Answer { runs }).map_err(broken)?;
         answer.push(b'\n');

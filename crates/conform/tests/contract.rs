@@ -1,5 +1,4 @@
 //! docs/exit-status.md is made of the records.
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::collections::BTreeSet;
 use std::path::Path;

@@ -11,7 +11,8 @@
 # red: hook-createContainer-* hook-startContainer-* hook-poststart-*
 # red: unknown-start unknown-state unknown-delete unknown-pause unknown-resume unknown-ps
 # red: unknown-update unknown-kill unknown-exec creating-* created-resume running-start
-# red: running-delete running-resume running-create running-run kill-bad-* paused-start
+# red: running-delete running-resume running-create running-run created-create
+# red: paused-create stopped-run kill-bad-* paused-start
 # red: paused-pause paused-exec paused-delete stopped-start stopped-kill stopped-exec
 # red: stopped-pause stopped-resume stopped-update stopped-create stopped-delete
 # red: apparmor-profile-missing selinux-label-invalid

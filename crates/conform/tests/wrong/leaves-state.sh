@@ -1,7 +1,7 @@
 #!/bin/sh
 # The state of a container stays behind.
 # red: exit-0 created-delete created-delete-force running-delete-force paused-delete-force
-# red: stopped-delete create-killed-* start-killed run-killed created-state
+# red: stopped-delete stopped-delete-force create-killed-* start-killed run-killed created-state
 . "${0%/*}/common.sh"
 "$accord" "$@"
 code=$?

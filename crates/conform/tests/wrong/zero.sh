@@ -6,7 +6,7 @@
 # red: name-in-path relative-dot relative-nested relative-parent path-* mode-700-with-capability
 # red: symlink-to-program unknown-fields capability-unknown masked-path-missing script
 # red: seccomp-unknown-syscall seccomp-denies-set-up seccomp-denies-mounts
-# red: mount-destination-through-symlink hook-*-ignores-input hook-*-talks running-exec closed-*
+# red: mount-destination-through-symlink hook-*-ignores-input hook-*-talks running-exec created-exec closed-*
 . "${0%/*}/common.sh"
 "$accord" "$@"
 code=$?

@@ -1,0 +1,182 @@
+//! The classifiers beside the engines that they are taken from: a runtime that fails with a
+//! text, and what the engine that is really here makes of it. Needs root and podman.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use accord_conform::classify::{podman_exec, podman_run};
+use serde_json::Value;
+use tempfile::TempDir;
+
+const ACCORD: &str = env!("CARGO_BIN_EXE_accord");
+
+/// Texts of every class, of several runtimes. Debian's podman does not know "open executable" yet.
+const TEXTS: &[&str] = &[
+    r#"exec: "x": executable file not found in $PATH: no such file or directory"#,
+    r#"exec: "/x": interpreter "/lib/ld.so" not found: no such file or directory"#,
+    r#"exec: "/x": permission denied"#,
+    r#"exec: "/etc": is a directory: permission denied"#,
+    r#"mount "/src" on "/data": ENOENT"#,
+    "executable file `x` not found in $PATH: No such file or directory",
+    "exec: operation not permitted",
+    "is a directory",
+    "exec format error",
+    "write to `/proc/self/attr/exec`: Invalid argument",
+    r#"container "x" does not exist"#,
+];
+
+/// A store of podman's own, a root filesystem, and a runtime whose `create` or `exec` fails.
+struct Podman {
+    dir: TempDir,
+}
+
+impl Podman {
+    fn new(test: &str) -> Option<Self> {
+        let missing = match () {
+            () if !rustix::process::geteuid().is_root() => "not root",
+            () if Command::new("podman").arg("--version").output().is_err() => "no podman",
+            () if !Path::new("/bin/busybox").exists() => "/bin/busybox is missing",
+            () => {
+                let dir = TempDir::new().unwrap();
+                for name in ["bin", "proc", "dev", "sys", "etc", "tmp", "run"] {
+                    fs::create_dir_all(dir.path().join("rootfs").join(name)).unwrap();
+                }
+                fs::copy("/bin/busybox", dir.path().join("rootfs/bin/busybox")).unwrap();
+                return Some(Self { dir });
+            }
+        };
+        eprintln!("SKIPPED {test}: {missing}");
+        None
+    }
+
+    /// A runtime that is Accord but for this verb, which fails with this text.
+    fn runtime(&self, verb: &str, text: &str) -> String {
+        let record = serde_json::json!({
+            "level": "error", "msg": text, "time": "2026-01-01T00:00:00Z",
+        });
+        fs::write(self.dir.path().join("record"), format!("{record}\n")).unwrap();
+        fs::write(self.dir.path().join("text"), format!("{text}\n")).unwrap();
+        let path = self.dir.path().join("runtime");
+        let script = format!(
+            "#!/bin/sh\ndir={}\nlog=/dev/null\nfor word; do\n\
+             case $last in --log) log=$word ;; esac\ncase $word in --log=*) log=${{word#--log=}} ;; esac\n\
+             last=$word\ncase $word in {verb}) fails=1 ;; esac\ndone\n\
+             [ -n \"$fails\" ] || exec {ACCORD} \"$@\"\n\
+             cat \"$dir/record\" >>\"$log\"\ncat \"$dir/text\" >&2\nexit 255\n",
+            self.dir.path().display()
+        );
+        // Written aside: a script that is still open for writing cannot be executed.
+        fs::write(path.with_extension("new"), script).unwrap();
+        fs::set_permissions(path.with_extension("new"), PermissionsExt::from_mode(0o755)).unwrap();
+        fs::rename(path.with_extension("new"), &path).unwrap();
+        path.to_str().unwrap().to_owned()
+    }
+
+    /// The parent of its containers' cgroups, in place of one that stays for ever.
+    fn cgroup() -> String {
+        format!("/accord-test-podman-{}", std::process::id())
+    }
+
+    /// Whether a process is still at work in the directory.
+    fn is_in_use(&self) -> bool {
+        let name = self.dir.path().as_os_str().as_encoded_bytes();
+        let processes = fs::read_dir("/proc").unwrap().flatten();
+        processes
+            .filter_map(|entry| fs::read(entry.path().join("cmdline")).ok())
+            .any(|line| line.windows(name.len()).any(|part| part == name))
+    }
+
+    fn call(&self, runtime: &str, args: &[&str]) -> (u8, String) {
+        // podman mounts its store on itself: in a namespace of its own that goes with it.
+        let output = Command::new("unshare")
+            .args(["--mount", "podman", "--root"])
+            .arg(self.dir.path().join("store"))
+            .arg("--runroot")
+            .arg(self.dir.path().join("run"))
+            .args(["--events-backend", "none", "--cgroup-manager", "cgroupfs"])
+            .args(["--runtime", runtime])
+            .args(args)
+            .stdin(Stdio::null())
+            .output()
+            .unwrap();
+        let code = output.status.code().and_then(|code| u8::try_from(code).ok()).unwrap();
+        (code, String::from_utf8(output.stderr).unwrap())
+    }
+
+    fn run(&self, runtime: &str, more: &[&str], command: &[&str]) -> (u8, String) {
+        let rootfs = self.dir.path().join("rootfs");
+        let cgroup = Self::cgroup();
+        let mut args = vec!["run", "--name", "c", "--network", "none", "--cgroup-parent", &cgroup];
+        // podman's own limits may be above what the test itself may have.
+        args.extend(["--ulimit", "nofile=1024:1024", "--ulimit", "nproc=4096:4096"]);
+        args.extend(more);
+        args.extend(["--rootfs", rootfs.to_str().unwrap()]);
+        args.extend(command);
+        self.call(runtime, &args)
+    }
+}
+
+impl Drop for Podman {
+    fn drop(&mut self) {
+        self.call(ACCORD, &["rm", "--all", "--force", "--time", "0"]);
+        // conmon calls podman once more when its container has ended.
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while self.is_in_use() && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        for path in accord_conform::leftovers::cgroups(Some(&Self::cgroup())) {
+            accord_conform::leftovers::remove_cgroup(&path);
+        }
+    }
+}
+
+#[test]
+fn podman_makes_of_a_text_what_the_classifier_says() {
+    let Some(podman) = Podman::new("podman_makes_of_a_text_what_the_classifier_says") else {
+        return;
+    };
+    let (code, stderr) = podman.run(ACCORD, &["--rm"], &["/bin/busybox", "sh", "-c", "exit 7"]);
+    if code != 7 {
+        eprintln!("SKIPPED podman_makes_of_a_text_what_the_classifier_says: {code}: {stderr}");
+        return;
+    }
+    for text in TEXTS {
+        let (code, stderr) = podman.run(&podman.runtime("create", text), &["--rm"], &["/x"]);
+        assert_eq!(code, podman_run(text), "run: {text}: {stderr}");
+    }
+    // The container lives under the runtime that exec is to fail with.
+    let runtime = podman.runtime("exec", TEXTS[0]);
+    let (code, stderr) = podman.run(&runtime, &["--detach"], &["/bin/busybox", "sleep", "1000"]);
+    assert_eq!(code, 0, "{stderr}");
+    for text in TEXTS {
+        podman.runtime("exec", text);
+        let (code, stderr) = podman.call(&runtime, &["exec", "c", "/x"]);
+        assert_eq!(code, podman_exec(255, text), "exec: {text}: {stderr}");
+    }
+}
+
+#[test]
+fn accord_keeps_the_contract_under_podman() {
+    let Some(_podman) = Podman::new("accord_keeps_the_contract_under_podman") else { return };
+    let directory = TempDir::new().unwrap();
+    let report = directory.path().join("report.json");
+    let cases = ["exit-42", "exit-137", "signal-TERM", "name-missing", "directory", "foreign-elf"];
+    let output = Command::new(ACCORD)
+        .args(["conform", "--engine", "podman", "--patience", "3", "--format"])
+        .arg(format!("json={}", report.display()))
+        .arg("--runtime")
+        .arg(format!("accord={ACCORD}"))
+        .args(cases.iter().flat_map(|id| ["--filter", id]))
+        .args(["--form", "run", "--form", "create", "--form", "exec"])
+        .output()
+        .unwrap();
+    let report: Value = serde_json::from_slice(&fs::read(report).unwrap()).unwrap();
+    let cells = report["cases"].as_array().unwrap();
+    assert_eq!(cells.len(), cases.len() * 3);
+    let bad: Vec<&Value> = cells.iter().filter(|cell| cell["verdict"] != "pass").collect();
+    assert!(output.status.success() && bad.is_empty(), "{bad:#?}");
+}
