@@ -68,7 +68,7 @@ impl<F: FileSystem + Sync> Device<F> {
 }
 
 /// Answers one request; 0 if it is not one.
-fn answer<'m, F: FileSystem + Sync>(
+pub(crate) fn answer<'m, F: FileSystem + Sync>(
     server: &Server<F>,
     memory: &'m Memory,
     chain: DescriptorChain<&'m Memory>,

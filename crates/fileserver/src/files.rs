@@ -16,7 +16,7 @@
 
 use std::ffi::CStr;
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -26,13 +26,13 @@ use rustix::fs::{
     AtFlags, CWD, FallocateFlags, FileType, Gid, Mode, OFlags, RenameFlags, SeekFrom, Statx,
     Timespec, Timestamps, UTIME_NOW, UTIME_OMIT, Uid, XattrFlags, chmodat, chownat,
     copy_file_range, fallocate, fdatasync, fstatvfs, fsync, ftruncate, getxattr, getxattr_query,
-    linkat, listxattr, listxattr_query, makedev, mkdirat, mknodat, readlinkat, removexattr,
+    linkat, listxattr, listxattr_query, makedev, mkdirat, mknodat, openat, readlinkat, removexattr,
     renameat_with, seek, setxattr, symlinkat, syncfs, unlinkat, utimensat,
 };
 use rustix::io::Errno;
 use virtiofsd::filesystem::{
     Context, Entry, Extensions, FileSystem, FsOptions, GetxattrReply, ListxattrReply, OpenOptions,
-    SetattrValid, SetxattrFlags, ZeroCopyReader, ZeroCopyWriter,
+    ROOT_ID, SetattrValid, SetxattrFlags, ZeroCopyReader, ZeroCopyWriter,
 };
 use virtiofsd::fuse::{ATTR_SUBMOUNT, Attr, SetattrIn};
 use virtiofsd::oslib::WritevFlags;
@@ -53,7 +53,7 @@ const ACL_OPTIONS: [FsOptions; 3] =
 const ACL: &[u8] = b"system.posix_acl_";
 const ACL_ACCESS: &[u8] = b"system.posix_acl_access";
 
-/// The tree that is the root of this process.
+/// A tree, by its root. The working directory must be `/proc/self/fd`.
 pub(crate) struct Files {
     state: Mutex<State>,
     limit: usize,
@@ -67,10 +67,19 @@ struct State {
 }
 
 impl Files {
-    /// With `descriptors` at most in the process.
+    /// The tree that is the root of this process, with `descriptors` at most.
     pub(crate) fn new(descriptors: u64) -> Outcome<Self> {
         let limit = usize::try_from(descriptors.saturating_sub(RESERVE)).unwrap_or(usize::MAX);
-        let inodes = Inodes::new(limit).map_err(|error| Failure::io("open", "/", &error))?;
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        openat(CWD, c"/", flags, Mode::empty())
+            .map_err(io::Error::from)
+            .and_then(|root| Self::below(root, limit))
+            .map_err(|error| Failure::io("open", "/", &error))
+    }
+
+    /// Of any tree.
+    pub(crate) fn below(root: OwnedFd, limit: usize) -> io::Result<Self> {
+        let inodes = Inodes::new(root, limit)?;
         Ok(Self { state: Mutex::new(State { inodes, submounts: false, acl: false }), limit })
     }
 
@@ -81,6 +90,13 @@ impl Files {
 }
 
 impl State {
+    /// As at the start: the guest's kernel knows nothing but the root.
+    fn forget_all(&mut self, limit: usize) -> io::Result<()> {
+        let root = self.inodes.path(ROOT_ID)?.try_clone_to_owned()?;
+        self.inodes = Inodes::new(root, limit)?;
+        Ok(())
+    }
+
     fn entry(&mut self, parent: u64, name: &CStr) -> io::Result<Entry> {
         let (inode, stat, crossed) = self.inodes.look_up(parent, name)?;
         let directory = FileType::from_raw_mode(stat.stx_mode.into()) == FileType::Directory;
@@ -101,7 +117,7 @@ impl State {
         parent: u64,
         name: &CStr,
         umask: u32,
-        make: impl FnOnce(std::os::fd::BorrowedFd<'_>, &CStr) -> rustix::io::Result<()>,
+        make: impl FnOnce(BorrowedFd<'_>, &CStr) -> rustix::io::Result<()>,
     ) -> io::Result<Entry> {
         let name = checked(name)?;
         let mask = self.acl.then_some(umask);
@@ -170,6 +186,13 @@ fn attributes(stat: &Statx, flags: u32) -> Attr {
     }
 }
 
+/// The size of a part of a file, which ends where a file can. The engine panics beyond.
+fn within_a_file(offset: u64, size: u32) -> io::Result<usize> {
+    let end = offset.checked_add(size.into()).filter(|end| i64::try_from(*end).is_ok());
+    let size = end.and_then(|_| usize::try_from(size).ok());
+    size.ok_or_else(|| Errno::INVAL.into())
+}
+
 fn mode(bits: u32) -> Mode {
     Mode::from_raw_mode(bits & 0o7777)
 }
@@ -190,9 +213,8 @@ impl FileSystem for Files {
     type DirIter = ReadDir<Vec<u8>>;
 
     fn init(&self, capable: FsOptions) -> io::Result<FsOptions> {
-        self.destroy();
         let mut state = self.state();
-        state.inodes = Inodes::new(self.limit)?;
+        state.forget_all(self.limit)?;
         state.submounts = capable.contains(FsOptions::SUBMOUNTS);
         state.acl = ACL_OPTIONS.iter().all(|option| capable.contains(*option));
         let mut options =
@@ -204,10 +226,8 @@ impl FileSystem for Files {
     }
 
     fn destroy(&self) {
-        let mut state = self.state();
-        if let Ok(empty) = Inodes::new(self.limit) {
-            state.inodes = empty;
-        }
+        // Where it fails, the next INIT fails too.
+        let _forgotten = self.state().forget_all(self.limit).is_ok();
     }
 
     fn lookup(&self, _: Context, parent: u64, name: &CStr) -> io::Result<Entry> {
@@ -282,9 +302,7 @@ impl FileSystem for Files {
         name: &CStr,
         _: Extensions,
     ) -> io::Result<Entry> {
-        let make = |directory: std::os::fd::BorrowedFd<'_>, name: &CStr| {
-            symlinkat(target, directory, name)
-        };
+        let make = |directory: BorrowedFd<'_>, name: &CStr| symlinkat(target, directory, name);
         self.state().make(&context, parent, name, 0, make)
     }
 
@@ -380,7 +398,7 @@ impl FileSystem for Files {
         _: Option<u64>,
         _: u32,
     ) -> io::Result<usize> {
-        let size = usize::try_from(size).unwrap_or(usize::MAX);
+        let size = within_a_file(offset, size)?;
         to.read_from_file_at(self.state().inodes.data(inode, false)?, size, offset, None)
     }
 
@@ -399,7 +417,7 @@ impl FileSystem for Files {
     ) -> io::Result<usize> {
         let mut state = self.state();
         let file = state.inodes.data(inode, true)?;
-        let size = usize::try_from(size).unwrap_or(usize::MAX);
+        let size = within_a_file(offset, size)?;
         let how = write_flags(flags, from_cache);
         without_fsetid(unprivileged, || from.write_to_file_at(file, size, offset, Some(how)))
     }

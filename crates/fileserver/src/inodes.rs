@@ -157,9 +157,7 @@ fn stale() -> io::Error {
 
 impl Inodes {
     /// A table that knows the root only and uses `limit` descriptors at most.
-    pub(crate) fn new(limit: usize) -> io::Result<Self> {
-        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let root = openat(CWD, c"/", flags, Mode::empty())?;
+    pub(crate) fn new(root: OwnedFd, limit: usize) -> io::Result<Self> {
         let stat = stat(&root)?;
         let mut inodes = Self {
             nodes: HashMap::new(),

@@ -17,10 +17,7 @@ use accord_outcome::{Failure, Result};
 use accord_sys::Errno;
 use accord_sys::mount::{Attributes, mount_setattr};
 use accord_sys::process::{close_range, dup_onto_stdio, single_threaded, unshare};
-use accord_sys::security::{
-    CapabilitySets, Ids, capset, drop_bounding, in_bounding_set, set_ids, set_no_new_privs,
-    set_securebits, set_undumpable,
-};
+use accord_sys::security::{Ids, set_ids, set_securebits, set_undumpable};
 use linux_raw_sys::general::{
     AT_EMPTY_PATH, AT_RECURSIVE, CLONE_NEWNS, MOUNT_ATTR_NODEV, MOUNT_ATTR_NOEXEC,
     MOUNT_ATTR_NOSUID, MOUNT_ATTR_NOSYMFOLLOW, MOUNT_ATTR_RDONLY, MS_PRIVATE,
@@ -152,15 +149,8 @@ fn change_root(options: &Options<'_>) -> Result<()> {
 fn drop_privileges() -> Result<()> {
     set_ids(Ids::Groups(&[])).map_err(failed("drop", "groups"))?;
     set_securebits(KEEP_CAPABILITIES).map_err(failed("set", "securebits"))?;
-    for capability in (0..=63).filter(|capability| CAPABILITIES & 1 << capability == 0) {
-        if in_bounding_set(capability) {
-            drop_bounding(capability).map_err(failed("drop from bounding set", "capabilities"))?;
-        }
-    }
     // Emptying the inheritable set empties the ambient one.
-    let kept = CapabilitySets { effective: CAPABILITIES, permitted: CAPABILITIES, inheritable: 0 };
-    capset(kept).map_err(failed("drop", "capabilities"))?;
-    set_no_new_privs().map_err(failed("set", "no_new_privs"))
+    accord_jail::give_up_rights_but(CAPABILITIES)
 }
 
 fn raw(errno: Errno) -> i32 {

@@ -26,6 +26,8 @@ mod device;
 mod files;
 mod filter;
 mod front_end;
+#[cfg(fuzzing)]
+pub mod fuzz;
 mod inodes;
 mod jail;
 mod privilege;

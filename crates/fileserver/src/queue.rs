@@ -75,6 +75,12 @@ impl VirtQueue {
         self.kick = kick;
     }
 
+    /// Starts a queue that is served without being kicked.
+    #[cfg(fuzzing)]
+    pub(crate) fn start_without_kick(&mut self) {
+        self.ring.set_ready(true);
+    }
+
     /// Stops the queue and says which request is the next.
     pub(crate) fn stop(&mut self) -> u16 {
         self.start(None);

@@ -36,6 +36,7 @@ tests! {
     devices_and_fifos_are_not_opened
     inodes_and_directories_that_are_none
     a_crowd_of_files
+    the_corpus_does_no_harm
 }
 
 fn errno(reply: &Reply) -> i32 {
@@ -347,4 +348,25 @@ fn a_crowd_of_files() {
     assert_eq!(peer.request(op::GETATTR, nodes[2], &[0; 16]).error, 0);
     assert_eq!(peer.request(op::READ, nodes[3], &read(0)).error, 0);
     assert!(peer.end().success());
+}
+
+/// What the fuzzer starts from and has found: `fuzz/src/lib.rs` says how it is written.
+fn the_corpus_does_no_harm() {
+    let seeds = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/seeds/virtio_fs_requests");
+    let mut number = 0;
+    for seed in fs::read_dir(seeds).unwrap() {
+        let bytes = fs::read(seed.unwrap().path()).unwrap();
+        let tree = tree();
+        let mut peer = Peer::start(tree.path());
+        let mut rest = &bytes[..];
+        while let [opcode, node, length, more @ ..] = rest {
+            let (body, more) = more.split_at(usize::from(*length).min(more.len()));
+            peer.request((*opcode).into(), (*node).into(), body);
+            rest = more;
+        }
+        assert_eq!(peer.look_up(ROOT, "dir").error, 0);
+        assert!(peer.end().success());
+        number += 1;
+    }
+    assert!(number > 0);
 }
