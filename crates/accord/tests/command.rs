@@ -240,3 +240,24 @@ fn another_name_of_the_program_is_accepted() {
         Command::new(env!("CARGO_BIN_EXE_accord")).arg0("krun").arg("--version").output().unwrap();
     assert!(said(&output).1.starts_with("accord version "));
 }
+
+#[test]
+fn the_doctor_tells_people_and_programs_the_same() {
+    let (code, text, stderr) = said(&accord(&["doctor"]));
+    assert_eq!((code, stderr.as_str()), (Some(0), ""), "{text}");
+    let (code, json, _) = said(&accord(&["doctor", "--format", "json"]));
+    assert_eq!(code, Some(0));
+    let findings: Vec<Value> = serde_json::from_str(&json).unwrap();
+    let subjects = ["kernel", "cgroups", "guest kernel", "emulator"];
+    for subject in subjects {
+        let finding = findings.iter().find(|finding| finding["subject"] == subject).unwrap();
+        let mark = if finding["health"] == "good" { "yes" } else { "no" };
+        assert!(text.lines().any(|line| {
+            line.starts_with(mark) && line.contains(finding["text"].as_str().unwrap())
+        }));
+        assert!(finding["health"] == "good" || finding["cure"].is_string(), "{finding}");
+    }
+    // A kernel that is named and missing is a finding, not a failure.
+    let (code, text, _) = said(&accord(&["doctor", "--kernel", "/no/such"]));
+    assert!(code == Some(0) && text.contains(r#"read guest kernel "/no/such": ENOENT"#), "{text}");
+}

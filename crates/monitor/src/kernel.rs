@@ -30,8 +30,7 @@ impl Kernel {
     /// An own failure that names where it was looked for.
     pub fn find(asked: Option<&Path>) -> Result<Self> {
         if let Some(path) = asked {
-            let path = std::path::absolute(path).map_err(|error| unreadable(path, &error))?;
-            return Self::at(path);
+            return Self::at(path.to_owned());
         }
         let own = beside_binary().into_iter().chain(PLACES.map(PathBuf::from));
         match own.chain(distribution()).find(|path| path.is_file()) {
@@ -45,6 +44,7 @@ impl Kernel {
     }
 
     fn at(path: PathBuf) -> Result<Self> {
+        let path = std::path::absolute(&path).map_err(|error| unreadable(&path, &error))?;
         let modules = match release(&path).map_err(|error| unreadable(&path, &error))? {
             Some(release) => modules(&Path::new("/lib/modules").join(release)),
             None => Vec::new(),

@@ -11,6 +11,7 @@ pub mod console;
 pub mod container;
 pub mod create;
 pub mod delete;
+pub mod doctor;
 pub mod events;
 pub mod exec;
 mod facts;

@@ -3,14 +3,16 @@
 use std::path::Path;
 
 use accord_bundle::Bundle;
+use accord_bundle::state::Isolation;
 use accord_cgroup::{Cgroup, Layout};
-use accord_container::compile::{Pad, Settings, compile, home_of};
+use accord_container::compile::{Pad, Settings, compile, compile_monitor, home_of};
 use accord_container::show;
 use accord_outcome::Result;
 use bumpalo::Bump;
 use serde_json::Value;
 
-use crate::{Runtime, build, facts};
+use crate::store::Entry;
+use crate::{Runtime, build, facts, microvm};
 
 /// In which form.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,13 +43,24 @@ pub fn plan(rt: &Runtime, bundle: &Path, format: Format) -> Result<String> {
         id: id.into(),
         rootfs: bundle.rootfs(),
         bundle: bundle.dir.clone(),
-        filter: build::filter(&bundle.spec)?,
         cgroup_entries: cgroup.entries(),
-        home: Some(home_of(&bundle.rootfs(), process.user().uid())?),
         ..Settings::default()
     };
     let arena = Bump::new();
-    let compiled = compile(Pad(&arena), &bundle.spec, &process, &facts, &settings)?;
+    let compiled = match microvm::isolation(rt, &bundle) {
+        Isolation::Native => {
+            let filter = build::filter(&bundle.spec)?;
+            let home = Some(home_of(&bundle.rootfs(), process.user().uid())?);
+            let settings = Settings { filter, home, ..settings };
+            compile(Pad(&arena), &bundle.spec, &process, &facts, &settings)?
+        }
+        // What is built on the host; the guest's own plan is that of the native mode.
+        Isolation::MicroVm => {
+            let machine = microvm::Prepared::of(rt, id, &bundle, &process)?;
+            let monitor = machine.monitor(&Entry::of(&rt.root, id)?);
+            compile_monitor(Pad(&arena), &bundle.spec, &process, &facts, &settings, &monitor)?
+        }
+    };
     Ok(match format {
         Format::Text => show::text(&compiled),
         Format::Json => {

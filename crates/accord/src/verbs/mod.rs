@@ -5,6 +5,7 @@ mod completion;
 mod conform;
 mod create;
 mod delete;
+mod doctor;
 mod events;
 mod exec;
 mod features;
@@ -64,6 +65,7 @@ const VERBS: &[Entry] = &[
     entry::<spec::Args>("spec"),
     entry::<plan::Args>("plan"),
     entry::<features::Args>("features"),
+    entry::<doctor::Args>("doctor"),
     entry::<conform::Args>("conform"),
     entry::<help::Args>("help"),
     entry::<checkpoint::Args>("checkpoint"),

@@ -113,7 +113,7 @@ pub(super) fn of(accel: Accel, size: &Size, kernel: &Kernel) -> Result<Machine> 
         let cause = "KVM is not used by this version; --accel emulate is";
         return Err(Failure::text("run", "microvm", cause));
     }
-    let Some(emulator) = EMULATORS.into_iter().find(|path| Path::new(path).is_file()) else {
+    let Some(emulator) = emulator() else {
         let cause = "there is no qemu-system-x86_64 (Debian: qemu-system-x86)";
         return Err(Failure::text("run", "microvm", cause));
     };
@@ -125,6 +125,11 @@ pub(super) fn of(accel: Accel, size: &Size, kernel: &Kernel) -> Result<Machine> 
         tsc_khz: tsc_khz(),
         patience: PATIENCE,
     })
+}
+
+/// The emulator's program, if there is one.
+pub(crate) fn emulator() -> Option<&'static str> {
+    EMULATORS.into_iter().find(|path| Path::new(path).is_file())
 }
 
 /// The rate of the host's time-stamp counter, which an emulated one follows.

@@ -11,6 +11,8 @@ mod guest;
 mod machine;
 pub(crate) mod verbs;
 
+pub(crate) use machine::emulator;
+
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
