@@ -61,7 +61,8 @@ pub struct ConformArgs {
     /// As an ordinary user: root becomes nobody
     #[arg(long)]
     rootless: bool,
-    /// Departures that are known and do not count
+    /// Departures that are known and do not count: a TOML file of [[known]] with runtime, cases,
+    /// form, checks (both may be left out) and reason
     #[arg(long, value_name = "FILE")]
     baseline: Option<PathBuf>,
     /// How to report: matrix, json, junit, tap, markdown or html, each also with =FILE;

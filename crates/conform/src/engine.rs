@@ -21,7 +21,7 @@ use crate::session::Context;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum Engine {
-    /// Podman: its own process runs everything, nothing has to be there but the program.
+    /// Without a daemon: only the program has to be there
     Podman,
 }
 
