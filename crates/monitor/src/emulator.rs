@@ -66,9 +66,12 @@ pub(crate) fn arguments(machine: &Machine, taps: u32) -> Vec<String> {
 }
 
 /// The kernel's. A restart of the guest is the end of the machine (`-no-reboot`),
-/// and a panic restarts at once: so nothing that goes wrong in it hangs.
+/// and a panic restarts at once: so nothing that goes wrong in it hangs. On a busy host
+/// the timer of an emulated machine may tick late, which the kernel would take for none
+/// at all, and panic (`no_timer_check`).
 fn command_line(machine: &Machine) -> String {
-    let mut line = String::from("console=hvc0 panic=-1 reboot=t quiet random.trust_cpu=on");
+    let mut line =
+        String::from("console=hvc0 panic=-1 reboot=t quiet no_timer_check random.trust_cpu=on");
     if machine.acpi
         && let Some(khz) = machine.tsc_khz
     {

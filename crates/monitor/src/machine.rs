@@ -13,6 +13,7 @@ use accord_sys::process::{
     Ended, Fork, close_all_but, die_with_parent, dup_onto_stdio, exit, fork, pidfd_send_signal,
     place, wait,
 };
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::{Errno, read, write};
 use rustix::net::{AddressFamily, Shutdown, SocketFlags, SocketType, shutdown, socketpair};
@@ -160,8 +161,10 @@ fn pair() -> Result<(OwnedFd, OwnedFd)> {
 }
 
 impl Child {
-    /// How it ended, in words; it has.
+    /// How it ended, in words; it has, or is about to: its connections close first.
     pub(crate) fn how_it_ended(&self) -> String {
+        let soon = Timespec { tv_sec: 2, tv_nsec: 0 };
+        let _ended = poll(&mut [PollFd::new(&self.pidfd, PollFlags::IN)], Some(&soon)).is_ok();
         match wait(self.pid, false) {
             Ok(Some((_, Ended::Exited(code)))) => format!("ended with status {code}"),
             Ok(Some((_, Ended::Signalled { signal, .. }))) => {
