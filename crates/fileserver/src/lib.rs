@@ -1,7 +1,7 @@
 //! The file server of a microVM: one directory tree, served over virtio-fs by vhost-user.
 //!
 //! [`serve`] runs in a process of its own that the monitor has forked. It locks itself up in
-//! the tree ([`jail`]), then answers the front end - QEMU, or the KVM monitor - until that
+//! the tree (`jail`), then answers the front end - QEMU, or the KVM monitor - until that
 //! closes the connection. Everything it then reads is hostile: the requests come from the
 //! guest, the messages from a monitor that the guest may have taken over.
 //!
@@ -16,11 +16,11 @@
 //! What stands behind the protocol is our own. `virtiofsd`'s pass-through holds a descriptor
 //! for each file that the guest has ever seen, or opens files by handle, with a capability that
 //! opens every file of the host's file system; it looks names up twice, for migrations, and
-//! drops what the guest has cached whenever a file is opened. [`inodes`] does with the
-//! descriptors that there are, [`files`] leaves out the rest. Its daemon serves a named socket
+//! drops what the guest has cached whenever a file is opened. `inodes` does with the
+//! descriptors that there are, `files` leaves out the rest. Its daemon serves a named socket
 //! with several threads, where the user, umask and working directory of single requests are
-//! hard to reason about; [`device`] is one thread that polls one connection. Its sandbox and
-//! filter are made for that daemon; [`jail`] is stricter.
+//! hard to reason about; `device` is one thread that polls one connection. Its sandbox and
+//! filter are made for that daemon; `jail` is stricter.
 
 mod device;
 mod files;
