@@ -1,5 +1,5 @@
 # The two commands are `make run` and `make test`; both do all their own set-up.
-.PHONY: build run test lint bench report help
+.PHONY: build run test lint deny real man bench report help
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/'
@@ -21,6 +21,19 @@ test: ## every test, lint included
 lint: ## formatting, clippy, shell scripts
 	@tools/setup build
 	@tools/lint
+
+deny: ## what the dependencies may be
+	@tools/setup test
+	@tools/deny
+
+real: build ## a Debian root filesystem, by the command and by podman
+	@tools/setup real
+	@tools/real
+
+man: build ## the man pages, in target/man
+	@mkdir -p target/man
+	@bin/accord man target/man
+	@ls target/man
 
 bench: build ## accord beside crun, runc and a floor: time, memory, system calls
 	@tools/setup bench
