@@ -1,143 +1,17 @@
 //! Native containers, by the command that engines call. Needs root.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod host;
+
 use std::fs;
 use std::io::{Read, Write};
 use std::os::unix::process::ExitStatusExt;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
-use std::time::{Duration, Instant};
+use std::path::Path;
+use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
-use tempfile::TempDir;
 
-/// A bundle of busybox, a state directory and a cgroup of its own; all gone at the end.
-struct Host {
-    dir: TempDir,
-    cgroup: String,
-}
-
-impl Host {
-    /// `None`, said so, where containers cannot be made.
-    fn new(test: &str) -> Option<Self> {
-        if !rustix::process::geteuid().is_root() {
-            eprintln!("SKIPPED {test}: not root");
-            return None;
-        }
-        if !Path::new("/bin/busybox").exists() {
-            eprintln!("SKIPPED {test}: /bin/busybox is missing");
-            return None;
-        }
-        let dir = TempDir::new().unwrap();
-        let bin = dir.path().join("rootfs/bin");
-        fs::create_dir_all(&bin).unwrap();
-        fs::copy("/bin/busybox", bin.join("busybox")).unwrap();
-        for applet in ["sh", "true", "sleep", "cat", "id", "kill", "dd", "pwd", "stty"] {
-            std::os::unix::fs::symlink("busybox", bin.join(applet)).unwrap();
-        }
-        let cgroup = format!("accord-test-{}-{test}", std::process::id());
-        Some(Self { dir, cgroup })
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.dir.path().join(name)
-    }
-
-    /// Writes the config.json of `spec`, changed by `change`.
-    fn bundle(&self, id: &str, args: &[&str], change: impl FnOnce(&mut Value)) -> PathBuf {
-        let mut config = serde_json::to_value(
-            accord_bundle::default_spec(accord_bundle::SpecFor::default()).unwrap(),
-        )
-        .unwrap();
-        config["process"]["terminal"] = json!(false);
-        config["process"]["args"] = json!(args);
-        config["root"] = json!({"path": self.path("rootfs"), "readonly": false});
-        config["linux"]["cgroupsPath"] = json!(format!("/{}/{id}", self.cgroup));
-        change(&mut config);
-        let bundle = self.path(&format!("bundle-{id}"));
-        fs::create_dir_all(&bundle).unwrap();
-        fs::write(bundle.join("config.json"), config.to_string()).unwrap();
-        bundle
-    }
-
-    fn accord(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_accord"));
-        command.arg("--root").arg(self.path("state")).args(args).stdin(Stdio::null());
-        command
-    }
-
-    fn ok(&self, args: &[&str]) -> String {
-        // A container that is left behind must not hold the pipes: output goes to files.
-        let out = fs::File::create(self.path("out")).unwrap();
-        let err = fs::File::create(self.path("err")).unwrap();
-        let status = self.accord(args).stdout(out).stderr(err).status().unwrap();
-        let stderr = fs::read_to_string(self.path("err")).unwrap();
-        assert!(status.success(), "{args:?}: {status}: {stderr}");
-        fs::read_to_string(self.path("out")).unwrap()
-    }
-
-    /// Exit code and the one line on stderr.
-    fn fails(&self, args: &[&str]) -> (i32, String) {
-        let output: Output = self.accord(args).output().unwrap();
-        let stderr = String::from_utf8(output.stderr).unwrap();
-        assert_eq!(stderr.lines().count(), 1, "{args:?}: {stderr}");
-        let line = stderr.trim_end().strip_prefix("accord: ").unwrap().to_owned();
-        (output.status.code().unwrap(), line)
-    }
-
-    fn run(&self, id: &str, args: &[&str]) -> Output {
-        let bundle = self.bundle(id, args, |_| ());
-        self.accord(&["run", "--bundle", bundle.to_str().unwrap(), id]).output().unwrap()
-    }
-
-    fn status(&self, id: &str) -> String {
-        let state: Value = serde_json::from_str(&self.ok(&["state", id])).unwrap();
-        state["status"].as_str().unwrap().to_owned()
-    }
-
-    fn await_status(&self, id: &str, status: &str) {
-        let deadline = Instant::now() + Duration::from_secs(10);
-        while self.status(id) != status {
-            assert!(Instant::now() < deadline, "{id} does not become {status}");
-            std::thread::sleep(Duration::from_millis(10));
-        }
-    }
-
-    fn cgroups(&self) -> Vec<PathBuf> {
-        let hierarchies = fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten();
-        let mut places: Vec<PathBuf> = hierarchies.map(|entry| entry.path()).collect();
-        places.push("/sys/fs/cgroup".into());
-        places
-            .into_iter()
-            .map(|place| place.join(&self.cgroup))
-            .filter(|dir| dir.exists())
-            .collect()
-    }
-
-    /// Nothing of any container is left: no state, no cgroup, no mount.
-    fn assert_clean(&self) {
-        let names = |dir: &Path| -> Vec<String> {
-            let entries = fs::read_dir(dir).into_iter().flatten().flatten();
-            let names = entries.filter(|entry| entry.path().is_dir());
-            names.map(|entry| entry.file_name().into_string().unwrap()).collect()
-        };
-        assert_eq!(names(&self.path("state")), [""; 0], "states");
-        for cgroup in self.cgroups() {
-            assert_eq!(names(&cgroup), [""; 0], "cgroups in {}", cgroup.display());
-        }
-        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
-        let own = self.dir.path().to_str().unwrap();
-        assert!(!mounts.contains(own), "a mount below {own}");
-    }
-}
-
-impl Drop for Host {
-    fn drop(&mut self) {
-        for cgroup in self.cgroups() {
-            fs::remove_dir(cgroup).ok();
-        }
-    }
-}
+use host::{Host, has_strace};
 
 #[test]
 fn the_status_is_the_programs() {
@@ -521,15 +395,6 @@ fn a_hook_begins_with_the_ordinary_signals() {
     let none = "SigBlk:\t0000000000000000\nSigIgn:\t0000000000000000\n";
     assert_eq!(fs::read_to_string(seen).unwrap(), none);
     host.assert_clean();
-}
-
-/// Whether strace is here, which delays a call or makes it fail.
-fn has_strace(test: &str) -> bool {
-    let found = Command::new("strace").arg("-V").output().is_ok();
-    if !found {
-        eprintln!("SKIPPED {test}: strace is missing");
-    }
-    found
 }
 
 #[test]

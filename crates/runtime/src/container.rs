@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use accord_bundle::state::{Isolation, OciState, Pid, Status};
 use accord_outcome::{Failure, Result};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
 use rustix::process::{PidfdFlags, pidfd_open};
 
 use crate::Runtime;
@@ -100,7 +101,10 @@ impl Container {
         let gone = || Failure::plain("container not running");
         let init = self.record.init.ok_or_else(gone)?;
         let pid = rustix::process::Pid::from_raw(init.pid).ok_or_else(gone)?;
-        let pidfd = pidfd_open(pid, PidfdFlags::empty()).map_err(|_| gone())?;
+        let pidfd = pidfd_open(pid, PidfdFlags::empty()).map_err(|errno| match errno {
+            Errno::SRCH => gone(),
+            _ => Failure::errno("open process of", &self.entry.id, errno.raw_os_error()),
+        })?;
         // The number may have gone to another process before the pidfd was opened.
         if is_alive(init) { Ok(pidfd) } else { Err(gone()) }
     }
