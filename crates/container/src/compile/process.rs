@@ -1,5 +1,7 @@
 //! The process: from the kernel's settings for it to its execution.
 
+use std::collections::HashSet;
+
 use accord_bundle::sysctl_path;
 use accord_outcome::{Failure, ProgramError, Result};
 use accord_stage::{Filter, Namespaces, Op, Str};
@@ -280,7 +282,8 @@ impl<'a> Compiler<'a, '_> {
         if search {
             let env = process.env().as_deref().unwrap_or_default();
             // The container's PATH, never ours; unset, there is nothing to search.
-            let path = env.iter().find_map(|entry| entry.strip_prefix("PATH="));
+            // Of two, the last counts.
+            let path = env.iter().rev().find_map(|entry| entry.strip_prefix("PATH="));
             for directory in path.into_iter().flat_map(|path| path.split(':')) {
                 // An empty element is the working directory (environ(7)).
                 let directory = if directory.is_empty() { "." } else { directory };
@@ -296,6 +299,11 @@ impl<'a> Compiler<'a, '_> {
 
     fn environment(&self, process: &Process, place: Place) -> Vec<String> {
         let mut env = process.env().clone().unwrap_or_default();
+        // A program takes the first of two, engines mean the last (`podman exec --env`).
+        let mut seen = HashSet::new();
+        env.reverse();
+        env.retain(|entry| seen.insert(entry.split('=').next().unwrap_or(entry).to_owned()));
+        env.reverse();
         let names_home = env.iter().any(|entry| entry.starts_with("HOME="));
         if let (false, Some(home)) = (names_home, &self.settings.home) {
             env.push(format!("HOME={home}"));
