@@ -1,5 +1,5 @@
 # The two commands are `make run` and `make test`; both do all their own set-up.
-.PHONY: build run test lint deny real man bench report help
+.PHONY: build run test test-full lint deny real man bench report help
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/'
@@ -17,6 +17,11 @@ run: build ## show the main job: the exit statuses of a container
 test: ## every test, lint included
 	@tools/setup test
 	@tools/test
+
+test-full: kernel ## every test in every place
+	@tools/setup test
+	@tools/setup testbed
+	@tools/test-places --full
 
 lint: ## formatting, clippy, shell scripts
 	@tools/setup build

@@ -9,6 +9,7 @@
 boot_deadline=${TESTBED_BOOT_DEADLINE:-300} # seconds; 15 are enough on an idle machine
 life=${TESTBED_LIFE:-28800}                 # seconds; no forgotten machine lives longer
 memory=${TESTBED_MEMORY:-2G}
+append=${TESTBED_APPEND:-} # to the kernel's command line
 
 # The machine of testbed/up: a link to its $dir, dangling once it has ended.
 session=$cache/testbed/session-${TESTBED_SESSION:-${TESTBED_RECIPE:-bookworm}}
@@ -30,9 +31,10 @@ machine_start() {
     machine_boot "$image" "$accel" "file=$image/root.img,format=raw,snapshot=on"
   else
     booted=$cache/testbed/booted-$({
-      echo "$image $memory"
+      echo "$image $memory $append"
       cat "$tree/testbed/machine.sh"
       qemu-system-x86_64 --version
+      grep -m2 -E '^(model name|bogomips)' /proc/cpuinfo # the guest counts this processor's clock
     } | sha256sum | cut -c1-16)
     (cached "$booted" save_booted "$image" "$accel")
     new_machine "$image" "$accel" "file=$booted/disk,format=qcow2,snapshot=on" -incoming "exec:zstd -qdc $booted/state"
@@ -83,7 +85,7 @@ new_machine() {
     -netdev user,id=net,restrict=on,hostfwd=tcp:127.0.0.1:0-:22 -device virtio-net-pci,netdev=net \
     -device virtio-rng-pci -device pcie-root-port,id=port0 \
     -serial file:"$dir/console" -chardev pipe,id=qmp,path="$dir/qmp" -mon chardev=qmp,mode=control \
-    -kernel "$image/vmlinuz" -initrd "$image/initrd" -append "console=ttyS0 net.ifnames=0 panic=-1 quiet" \
+    -kernel "$image/vmlinuz" -initrd "$image/initrd" -append "console=ttyS0 net.ifnames=0 panic=-1 quiet tsc=reliable $append" \
     -daemonize -pidfile "$dir/qemu.pid" "$@"
   exec {qmp_out}<"$dir/qmp.out"
   qmp qmp_capabilities >/dev/null

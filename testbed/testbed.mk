@@ -4,6 +4,7 @@ testbed: ## a shell in the testbed: systemd, cgroup v2, KVM
 	@tools/setup testbed
 	@testbed/run -t bash -l
 
-testbed-test: ## every test in the testbed, in each place
+testbed-test: ## every test in every place of the testbed, and only there
+	@tools/setup test
 	@tools/setup testbed
-	@testbed/test
+	@tools/test-places --full root user bare podman podman-user
