@@ -16,7 +16,7 @@ use accord_container::seccomp;
 use accord_container::spawn::{Child, Parent, spawn};
 use accord_outcome::{Failure, Result};
 use bumpalo::Bump;
-use oci_spec::runtime::{Linux, Process, Spec};
+use oci_spec::runtime::{Linux, LinuxResources, Process, Spec};
 use rustix::net::{
     AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, listen, socket_with,
 };
@@ -363,10 +363,24 @@ fn prepare(rt: &Runtime, cgroup: &Cgroup, spec: &Spec) -> Result<()> {
     }
     if let Some(reason) = cgroup.absent()
         && rt.global.cgroup_manager != CgroupManager::Disabled
+        && asks_for_cgroup(spec)
     {
         log::warn!("the container has no cgroup of its own: {reason}");
     }
     Ok(())
+}
+
+/// Whether the configuration names a cgroup or limits anything.
+fn asks_for_cgroup(spec: &Spec) -> bool {
+    let Some(linux) = linux_of(spec) else { return false };
+    linux.cgroups_path().is_some()
+        || linux.resources().as_ref().is_some_and(|resources| {
+            // The device rules that every configuration has are no wish for a cgroup.
+            let (mut limits, mut nothing) = (resources.clone(), LinuxResources::default());
+            limits.set_devices(None);
+            nothing.set_devices(None);
+            limits != nothing
+        })
 }
 
 fn linux_of(spec: &Spec) -> Option<&Linux> {

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use accord_bundle::Bundle;
-use accord_cgroup::Cgroup;
+use accord_cgroup::{Cgroup, Layout};
 use accord_container::compile::{CgroupView, Facts, Hierarchy};
 
 /// Whether we have less than root's rights on the host: another user, or root
@@ -78,8 +78,14 @@ fn mount_of(path: &Path) -> Option<PathBuf> {
 }
 
 fn view(cgroup: &Cgroup) -> CgroupView {
-    let hierarchies: Vec<Hierarchy> = cgroup
-        .hierarchies()
+    let mut shown: Vec<_> = cgroup.hierarchies().collect();
+    if cgroup.absent().is_some() {
+        // It stays where we are.
+        let layout = Layout::detect().unwrap_or_default();
+        shown = layout.hierarchies().collect();
+    }
+    let hierarchies: Vec<Hierarchy> = shown
+        .into_iter()
         .map(|hierarchy| Hierarchy {
             name: hierarchy.name,
             options: hierarchy.options,

@@ -90,10 +90,18 @@ impl<'a> Stage<'a> {
 
     fn carry_out(mut self, ops: &'a [Op<'a>]) -> ! {
         process::reset_signals();
-        // Nothing in the container may look into this process (CVE-2016-9962).
-        let _undumpable = set_undumpable().is_ok();
+        // Nothing in the container may look into this process (CVE-2016-9962). But an
+        // undumpable process is root's in /proc, and an ordinary user could not write
+        // its id maps: until then it is alone in its namespaces anyway.
+        let writes_maps = |op: &Op<'_>| matches!(op, Op::Ask { request: Request::IdMaps });
+        if !ops.iter().any(writes_maps) {
+            let _undumpable = set_undumpable().is_ok();
+        }
         for op in ops {
             self.step(op);
+            if writes_maps(op) {
+                let _undumpable = set_undumpable().is_ok();
+            }
         }
         // Every plan ends with an execution.
         self.fail(Fault::from(Errno::NOEXEC))
