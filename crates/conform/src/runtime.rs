@@ -50,6 +50,11 @@ pub struct Runtime {
 }
 
 impl Runtime {
+    /// Whether it is called so that systemd makes the cgroups.
+    pub fn is_by_systemd(&self) -> bool {
+        self.args.iter().any(|arg| arg == "--systemd-cgroup")
+    }
+
     /// `NAME[:HANDLER][=PROGRAM [ARG...]]`, NAME being a path or a name in PATH.
     pub fn parse(text: &str) -> Result<Self, Failure> {
         let (label, command) = match text.split_once('=') {

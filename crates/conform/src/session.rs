@@ -141,9 +141,14 @@ impl<'a> Session<'a> {
                 ("getppid", GETPPID.to_string()),
             ],
         };
-        let cgroup = context.cgroup.as_ref().map(|parent| format!("{parent}/{name}"));
+        let mut cgroup = context.cgroup.as_ref().map(|parent| format!("{parent}/{name}"));
+        let mut cgroups_path = cgroup.clone();
+        if let (true, Some(_)) = (context.runtime.is_by_systemd(), &cgroup) {
+            cgroup = Some(format!("/system.slice/{suite}-{name}.scope"));
+            cgroups_path = Some(format!("system.slice:{suite}:{name}"));
+        }
         let setting = Setting {
-            cgroup: cgroup.clone(),
+            cgroup: cgroups_path,
             annotations: context.runtime.annotations.clone(),
             rootless: context.rootless,
         };

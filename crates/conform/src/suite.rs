@@ -116,6 +116,9 @@ fn skip(case: &Case, runtime: &Runtime, rootless: bool, stress: bool) -> Option<
     let unified = hierarchies.iter().all(|hierarchy| hierarchy.unified);
     let selinux = || Path::new("/sys/fs/selinux/enforce").exists();
     let apparmor = || Path::new("/sys/kernel/security/apparmor").exists();
+    if rootless && case.bundle.without_namespaces.iter().any(|kind| kind == "pid") {
+        return Some("a user can mount /proc only in a pid namespace of his own");
+    }
     case.tags.iter().find_map(|tag| match tag {
         Tag::Slow => None,
         Tag::Stress => (!stress).then_some("a stress case: --stress runs it"),
