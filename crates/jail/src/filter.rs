@@ -39,6 +39,15 @@ const PROT_EXEC: u64 = 4;
 /// # Errors
 /// An own failure for a name that the kernel does not have, or if it refuses.
 pub fn allow_only(calls: &[&str]) -> Result<()> {
+    allow_only_with(calls, &[])
+}
+
+/// As [`allow_only`], and of `ioctl(2)` those that are numbered. It holds for all threads
+/// that there are.
+///
+/// # Errors
+/// As [`allow_only`].
+pub fn allow_only_with(calls: &[&str], ioctls: &[u32]) -> Result<()> {
     let mut filter = ScmpFilterContext::new(ScmpAction::KillProcess).map_err(refused("make"))?;
     for name in calls.iter().chain(&EVERYONE) {
         let call = ScmpSyscall::from_name(name).map_err(refused(name))?;
@@ -49,10 +58,23 @@ pub fn allow_only(calls: &[&str]) -> Result<()> {
         let call = ScmpSyscall::from_name(name).map_err(refused(name))?;
         filter.add_rule_conditional(ScmpAction::Allow, call, &[plain]).map_err(refused(name))?;
     }
+    let ioctl = ScmpSyscall::from_name("ioctl").map_err(refused("ioctl"))?;
+    for number in ioctls {
+        // The kernel reads 32 bits of it.
+        let which = ScmpArgCompare::new(
+            1,
+            ScmpCompareOp::MaskedEqual(u64::from(u32::MAX)),
+            u64::from(*number),
+        );
+        filter
+            .add_rule_conditional(ScmpAction::Allow, ioctl, &[which])
+            .map_err(refused("ioctl"))?;
+    }
     // A panic ends by a signal to itself.
     let own = ScmpArgCompare::new(0, ScmpCompareOp::Equal, u64::from(std::process::id()));
     let abort = ScmpSyscall::from_name("tgkill").map_err(refused("tgkill"))?;
     filter.add_rule_conditional(ScmpAction::Allow, abort, &[own]).map_err(refused("tgkill"))?;
+    filter.set_ctl_tsync(true).map_err(refused("share"))?;
     filter.load().map_err(refused("load"))
 }
 

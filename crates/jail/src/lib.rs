@@ -6,6 +6,6 @@ mod filter;
 mod rights;
 mod root;
 
-pub use filter::allow_only;
+pub use filter::{allow_only, allow_only_with};
 pub use rights::{give_up_rights, give_up_rights_but};
 pub use root::{enter, hide, own_mounts};
