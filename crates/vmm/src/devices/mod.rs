@@ -1,0 +1,3 @@
+//! What the guest sees besides processors and memory.
+
+pub(crate) mod virtio;
