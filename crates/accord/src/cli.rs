@@ -135,7 +135,7 @@ impl Context {
                 Tristate::False => Some(false),
             },
             isolation: machine.isolation().or(global.machine.isolation()).or(called_for),
-            accel: machine.accel().or(global.machine.accel()).unwrap_or_default(),
+            accel: machine.accel().or(global.machine.accel()),
             kernel: machine.kernel().or(global.machine.kernel()),
         }
     }

@@ -408,6 +408,67 @@ fn the_interface_of_the_engine_goes_on_in_the_guest() {
     assert!(hosts.stderr.contains("cannot use the host's"), "{hosts:?}");
 }
 
+/// Whether it is the emulator, or the virtual machine: that has a thread for each processor.
+fn runs_the_guest(pid: i32) -> bool {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task")).unwrap();
+    tasks.flatten().any(|task| {
+        let name = fs::read_to_string(task.path().join("comm")).unwrap();
+        name.starts_with("qemu") || name.starts_with("vcpu")
+    })
+}
+
+/// A file in the place of a device, where only `command` and what it starts sees it.
+fn with_device(file: &Path, device: &str, command: &Command) -> Command {
+    let mut shell = Command::new("unshare");
+    let script = r#"mount --bind "$1" "$2" && shift 2 && exec "$@""#;
+    shell.args(["--mount", "sh", "-c", script, "sh"]).arg(file).arg(device);
+    shell.arg(command.get_program()).args(command.get_args()).stdin(Stdio::null());
+    shell
+}
+
+#[test]
+fn a_kvm_that_runs_no_guest_is_found_out_at_once() {
+    let Some(host) = Host::new("a_kvm_that_runs_no_guest_is_found_out_at_once") else { return };
+    if !Path::new("/dev/kvm").exists() {
+        eprintln!("SKIPPED a_kvm_that_runs_no_guest_is_found_out_at_once: no /dev/kvm");
+        return;
+    }
+    let bundle = host.bundle("kvm", &["/bin/true"], |_| {});
+    let create = |accel: &str| {
+        let bundle = bundle.to_str().unwrap();
+        let args =
+            ["--isolation", "microvm", "--accel", accel, "create", "--bundle", bundle, "kvm"];
+        host.accord(&args)
+    };
+    // One that cannot be anything, in the place of the machine's own.
+    let begun = Instant::now();
+    let output = with_device(Path::new("/dev/null"), "/dev/kvm", &create("kvm")).output().unwrap();
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert_eq!((output.status.code(), stderr.lines().count()), (Some(1), 1), "{stderr}");
+    assert!(stderr.contains("/dev/kvm") && stderr.contains("does not answer"), "{stderr}");
+    assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
+    assert!(!host.path("state/kvm").exists());
+    // The machine's own works, or is an error that says what was tried; no guest is waited for.
+    let begun = Instant::now();
+    let seen = host.sees(&[
+        "--isolation",
+        "microvm",
+        "--accel",
+        "kvm",
+        "create",
+        "--bundle",
+        bundle.to_str().unwrap(),
+        "kvm",
+    ]);
+    if seen.status == 0 {
+        host.ok(&["delete", "--force", "kvm"]);
+        return;
+    }
+    assert_eq!((seen.status, seen.stderr.lines().count()), (1, 1), "{seen:?}");
+    assert!(seen.stderr.contains("/dev/kvm"), "{seen:?}");
+    assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
+}
+
 #[test]
 fn a_machine_that_is_lost_is_never_a_success() {
     let Some(host) = Host::new("a_machine_that_is_lost_is_never_a_success") else { return };
@@ -418,10 +479,7 @@ fn a_machine_that_is_lost_is_never_a_success() {
     assert!(status.contains("CapEff:\t0000000000000000"), "{status}");
     let children = fs::read_to_string(format!("/proc/{monitor}/task/{monitor}/children")).unwrap();
     let children: Vec<i32> = children.split_whitespace().map(|pid| pid.parse().unwrap()).collect();
-    let emulator = children
-        .iter()
-        .find(|pid| fs::read_to_string(format!("/proc/{pid}/comm")).unwrap().starts_with("qemu"));
-    let emulator = *emulator.unwrap();
+    let emulator = *children.iter().find(|pid| runs_the_guest(**pid)).unwrap();
     let status = fs::read_to_string(format!("/proc/{emulator}/status")).unwrap();
     for line in ["CapEff:\t0000000000000000", "CapBnd:\t0000000000000000", "Seccomp:\t2"] {
         assert!(status.contains(line), "{line}: {status}");
@@ -449,7 +507,7 @@ fn a_machine_that_is_lost_is_never_a_success() {
     };
     let children = fs::read_to_string(format!("/proc/{monitor}/task/{monitor}/children")).unwrap();
     for pid in children.split_whitespace() {
-        if fs::read_to_string(format!("/proc/{pid}/comm")).unwrap().starts_with("qemu") {
+        if runs_the_guest(pid.parse().unwrap()) {
             assert!(Command::new("kill").args(["-9", pid]).status().unwrap().success());
         }
     }
@@ -457,7 +515,7 @@ fn a_machine_that_is_lost_is_never_a_success() {
     let mut stderr = String::new();
     run.stderr.take().unwrap().read_to_string(&mut stderr).unwrap();
     assert_eq!(stderr.lines().count(), 1, "{stderr}");
-    assert!(stderr.contains("the emulator was killed by signal 9"), "{stderr}");
+    assert!(stderr.contains("the machine was killed by signal 9"), "{stderr}");
     // Killed from outside, the monitor takes the whole machine along.
     assert!(
         Command::new("kill")

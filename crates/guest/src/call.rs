@@ -17,7 +17,7 @@ use accord_container::compile::{SHARED, TREE};
 use accord_outcome::{Failure, Result};
 use accord_runtime::Runtime;
 use accord_runtime::options::{
-    Accel, CgroupManager, Create, Events, Exec, ExecProcess, Global, Kill, Source, Update,
+    CgroupManager, Create, Events, Exec, ExecProcess, Global, Kill, Source, Update,
 };
 use accord_sys::process::{Fork, close_all_but, dup_onto_stdio, exit, fork};
 use oci_spec::runtime::Process as Spec;
@@ -221,7 +221,7 @@ fn runtime() -> Result<Runtime> {
         cgroup_manager: CgroupManager::Cgroupfs,
         rootless: Some(false),
         isolation: Some(Isolation::Native),
-        accel: Accel::Auto,
+        accel: None,
         kernel: None,
     })
 }

@@ -15,7 +15,7 @@ pub(crate) const TAPS: i32 = 5;
 pub(crate) const INITRAMFS: &str = "/initramfs";
 
 /// The arguments, the program's name first.
-pub(crate) fn arguments(machine: &Machine, taps: u32) -> Vec<String> {
+pub(crate) fn arguments(program: &str, machine: &Machine, taps: u32) -> Vec<String> {
     let on = |yes: bool| if yes { "on" } else { "off" };
     let acpi = on(machine.acpi);
     let memory = machine.memory_mib;
@@ -58,7 +58,7 @@ pub(crate) fn arguments(machine: &Machine, taps: u32) -> Vec<String> {
             format!("virtio-net-device,netdev=net{number}"),
         ]
     });
-    std::iter::once(machine.emulator.clone())
+    std::iter::once(program.to_owned())
         .chain(flags.map(str::to_owned))
         .chain(network)
         .chain(pairs.into_iter().flat_map(|(name, value)| [name.to_owned(), value]))
@@ -69,9 +69,11 @@ pub(crate) fn arguments(machine: &Machine, taps: u32) -> Vec<String> {
 /// and a panic restarts at once: so nothing that goes wrong in it hangs. On a busy host
 /// the timer of an emulated machine may tick late, which the kernel would take for none
 /// at all, and panic (`no_timer_check`).
+pub(crate) const COMMAND_LINE: &str =
+    "console=hvc0 panic=-1 reboot=t quiet no_timer_check random.trust_cpu=on";
+
 fn command_line(machine: &Machine) -> String {
-    let mut line =
-        String::from("console=hvc0 panic=-1 reboot=t quiet no_timer_check random.trust_cpu=on");
+    let mut line = String::from(COMMAND_LINE);
     if machine.acpi
         && let Some(khz) = machine.tsc_khz
     {

@@ -11,7 +11,8 @@
 //! ```
 //!
 //! [`monitor`] is the loop between all of them, [`machine`] the two processes and
-//! their jails, [`emulator`] the command line of the first, [`streams`] the host's
+//! their jails, [`emulator`] the command line of the first, [`virtual_machine`] what
+//! stands in its place where there is KVM, [`streams`] the host's
 //! ends of a process's streams, [`ending`] how the monitor ends: the same way as
 //! the container's init process did. [`kernel`] and [`initramfs`] are what the
 //! guest boots; `create` prepares them.
@@ -26,6 +27,7 @@ mod monitor;
 pub mod proxy;
 mod signals;
 mod streams;
+mod virtual_machine;
 
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
@@ -40,6 +42,9 @@ pub const NAME: &str = "accord:[MONITOR]";
 /// What the monitor is handed as descriptors 4 and so on, in this order; 3 is
 /// the socket to the runtime.
 pub const PASSED: [&str; 4] = ["orders", "control socket", "initramfs", "memory limit"];
+
+/// What it is handed after those where the machine is [`Engine::Kvm`]'s.
+pub const KVM: &str = "/dev/kvm";
 
 /// The emulator's root holds the kernel there.
 pub const KERNEL: &str = "/kernel";
@@ -60,8 +65,8 @@ pub struct Orders {
 /// A virtual machine.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Machine {
-    /// The emulator's program, as its root has it.
-    pub emulator: String,
+    /// What runs it.
+    pub engine: Engine,
     /// Its memory.
     pub memory_mib: u64,
     /// Its processors.
@@ -75,11 +80,25 @@ pub struct Machine {
     pub patience: u64,
 }
 
+/// What runs a machine.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Engine {
+    /// The host's processor, by KVM.
+    Kvm,
+    /// QEMU: this program, as the emulator's root has it.
+    Emulator(String),
+}
+
 /// The monitor; returns only what it could not even begin with.
 pub fn main() -> Failure {
     let begin = || -> Result<monitor::Monitor> {
-        let [sync, orders, control, initramfs, limit] = descriptors();
-        monitor::Monitor::begin(sync, read_orders(orders)?, control, initramfs, limit)
+        let [sync, orders, control, initramfs, limit] = descriptors(3);
+        let orders: Orders = read_orders(orders)?;
+        let kvm = (orders.machine.engine == Engine::Kvm).then(|| {
+            let [kvm] = descriptors(8);
+            kvm
+        });
+        monitor::Monitor::begin(sync, orders, control, initramfs, limit, kvm)
     };
     match begin() {
         Ok(monitor) => monitor.serve(),
@@ -97,20 +116,25 @@ fn read_orders<T: serde::de::DeserializeOwned>(file: OwnedFd) -> Result<T> {
         .map_err(|error| Failure::text("read", "orders", format!("at {}", error.column())))
 }
 
-/// The descriptors that the plan has put at 3, 4 and so on.
-fn descriptors<const N: usize>() -> [OwnedFd; N] {
-    use std::os::fd::FromRawFd as _;
-    let mut number = 2;
+/// The descriptors that the plan has put at `first` and so on.
+fn descriptors<const N: usize>(first: i32) -> [OwnedFd; N] {
+    let mut number = first.saturating_sub(1);
     [(); N].map(|()| {
         number += 1;
-        #[expect(unsafe_code, reason = "descriptors that were passed by number")]
-        // SAFETY: the plan's last step put them there for this program, and `main`,
-        // of which each process has one, is the only place that takes them.
-        let fd = unsafe { OwnedFd::from_raw_fd(number) };
-        // They are not for the processes that this one executes.
-        let _flag = rustix::io::fcntl_setfd(&fd, rustix::io::FdFlags::CLOEXEC).is_ok();
-        fd
+        descriptor(number)
     })
+}
+
+/// The descriptor that was put at `number`.
+fn descriptor(number: i32) -> OwnedFd {
+    use std::os::fd::FromRawFd as _;
+    #[expect(unsafe_code, reason = "descriptors that were passed by number")]
+    // SAFETY: the plan's last step, or the fork that becomes the machine, put them there
+    // for this process, which takes each of them at one place.
+    let fd = unsafe { OwnedFd::from_raw_fd(number) };
+    // They are not for the processes that this one executes.
+    let _flag = rustix::io::fcntl_setfd(&fd, rustix::io::FdFlags::CLOEXEC).is_ok();
+    fd
 }
 
 /// Sends the runtime a failure.

@@ -1,8 +1,9 @@
-//! The two processes of a machine, each in a jail: the emulator and the file server.
+//! The two processes of a machine, each in a jail: what runs the guest, which is a virtual
+//! machine of our own (`accord-vmm`) or an emulator, and the file server.
 
 use std::ffi::{CStr, CString};
 use std::fs::File;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use accord_container::compile::{MACHINE, TREE, TUN};
@@ -10,9 +11,10 @@ use accord_network::Interface;
 use accord_outcome::{Failure, Result};
 use accord_sys::exec::{CStrArray, execve};
 use accord_sys::process::{
-    Ended, Fork, close_all_but, die_with_parent, dup_onto_stdio, exit, fork, pidfd_send_signal,
-    place, wait,
+    Ended, Fork, close_all_but, close_range, die_with_parent, dup_onto_stdio, exit, fork,
+    pidfd_send_signal, place, wait,
 };
+use accord_vmm::Handed;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::{Errno, read, write};
@@ -20,8 +22,8 @@ use rustix::net::{AddressFamily, Shutdown, SocketFlags, SocketType, shutdown, so
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::setsid;
 
-use crate::Machine as Config;
 use crate::emulator::{CHANNEL, INITRAMFS, arguments};
+use crate::{Engine, KERNEL, Machine as Config, virtual_machine};
 
 const SIGKILL: i32 = 9;
 
@@ -39,6 +41,7 @@ pub(crate) struct Machine {
     pub(crate) channel: OwnedFd,
     /// What the emulator says, and the guest's console.
     pub(crate) log: OwnedFd,
+    /// The emulator, or the virtual machine.
     pub(crate) emulator: Child,
     pub(crate) files: Child,
     pub(crate) network: Network,
@@ -59,14 +62,23 @@ fn failed(step: &'static str, object: &'static str) -> impl Fn(Errno) -> Failure
 
 impl Machine {
     /// Switches it on.
-    pub(crate) fn start(config: &Config, initramfs: OwnedFd) -> Result<Self> {
-        write_initramfs(initramfs)?;
+    pub(crate) fn start(config: &Config, initramfs: OwnedFd, kvm: Option<OwnedFd>) -> Result<Self> {
         let ((channel, guest), (server, client)) = (pair()?, pair()?);
         let (log, console) = pipe_with(PipeFlags::CLOEXEC).map_err(failed("make", "console"))?;
         let taps = taps();
         let network = Network::start(taps.len(), &console)?;
         let files = spawn(&console, true, || serve_files(&server, &console))?;
-        let emulator = spawn(&console, true, || emulate(config, &guest, &client, &taps, &console))?;
+        let ends = Ends { channel: &guest, files: &client, taps: &taps, console: &console };
+        let emulator = match (&config.engine, kvm) {
+            (Engine::Emulator(program), _) => {
+                write_initramfs(initramfs)?;
+                spawn(&console, true, || emulate(config, program, &ends))?
+            }
+            (Engine::Kvm, Some(kvm)) => {
+                spawn(&console, true, || virtualise(config, &kvm, &initramfs, &ends))?
+            }
+            (Engine::Kvm, None) => return Err(Failure::text("use", "/dev/kvm", "it is not given")),
+        };
         Ok(Self { channel, log, emulator, files, network })
     }
 
@@ -161,10 +173,11 @@ fn pair() -> Result<(OwnedFd, OwnedFd)> {
 }
 
 impl Child {
-    /// How it ended, in words; it has, or is about to: its connections close first.
+    /// How it ended, in words; it has, or is about to: what it has open is closed one by one.
     pub(crate) fn how_it_ended(&self) -> String {
-        let soon = Timespec { tv_sec: 2, tv_nsec: 0 };
-        let _ended = poll(&mut [PollFd::new(&self.pidfd, PollFlags::IN)], Some(&soon)).is_ok();
+        let patience = Timespec { tv_sec: 1, tv_nsec: 0 };
+        let mut ended = [PollFd::new(&self.pidfd, PollFlags::IN)];
+        let _ended = poll(&mut ended, Some(&patience)).is_ok();
         match wait(self.pid, false) {
             Ok(Some((_, Ended::Exited(code)))) => format!("ended with status {code}"),
             Ok(Some((_, Ended::Signalled { signal, .. }))) => {
@@ -205,32 +218,76 @@ fn spawn(console: &OwnedFd, bound: bool, body: impl FnOnce() -> Result<()>) -> R
     }
 }
 
-/// Becomes the emulator.
-fn emulate(
-    config: &Config,
-    channel: &OwnedFd,
-    files: &OwnedFd,
-    taps: &[OwnedFd],
-    console: &OwnedFd,
-) -> Result<()> {
-    let number = u32::try_from(taps.len()).unwrap_or_default();
-    let fds: Vec<_> = [channel, files].into_iter().chain(taps).map(AsFd::as_fd).collect();
-    let prepared = || {
+/// The machine's ends of what connects it with the host.
+struct Ends<'a> {
+    channel: &'a OwnedFd,
+    files: &'a OwnedFd,
+    taps: &'a [OwnedFd],
+    console: &'a OwnedFd,
+}
+
+impl Ends<'_> {
+    /// Puts the console on the standard streams, and from [`CHANNEL`] on these, `more`, and
+    /// the taps.
+    fn place(&self, more: &[BorrowedFd<'_>]) -> rustix::io::Result<()> {
         let null =
             rustix::fs::open("/machine/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?;
-        for (fd, number) in [(&null, 0), (console, 1), (console, 2)] {
+        for (fd, number) in [(&null, 0), (self.console, 1), (self.console, 2)] {
             dup_onto_stdio(fd.as_fd(), number)?;
         }
+        let mut fds = vec![self.channel.as_fd(), self.files.as_fd()];
+        fds.extend(more);
+        fds.extend(self.taps.iter().map(AsFd::as_fd));
         #[expect(unsafe_code, reason = "descriptors of a process that becomes another program")]
         // SAFETY: what is at these numbers is the monitor's, which this process was forked from.
         unsafe {
             place(&fds, CHANNEL)
         }
-    };
-    prepared().map_err(failed("jail", "emulator"))?;
+    }
+}
+
+/// Becomes the virtual machine, which has nothing of the monitor's but what is placed.
+fn virtualise(config: &Config, kvm: &OwnedFd, initramfs: &OwnedFd, ends: &Ends<'_>) -> Result<()> {
+    let path = Path::new(MACHINE).join(KERNEL.trim_start_matches('/'));
+    let kernel = File::open(path).map_err(|error| Failure::io("open", "guest kernel", &error))?;
+    ends.place(&[kvm.as_fd(), initramfs.as_fd(), kernel.as_fd()])
+        .map_err(failed("jail", "virtual machine"))?;
     accord_jail::enter(MACHINE)?;
     accord_jail::give_up_rights()?;
-    let strings: Vec<CString> = arguments(config, number)
+    let [channel, files, kvm, initramfs, kernel] = crate::descriptors(CHANNEL);
+    let first = CHANNEL.saturating_add(5);
+    let end = first.saturating_add(i32::try_from(ends.taps.len()).unwrap_or_default());
+    let taps = (first..end).map(crate::descriptor).collect();
+    #[expect(unsafe_code, reason = "the monitor's descriptors are none of the machine's business")]
+    // SAFETY: this process is a fork that uses none of them any more, and ends below.
+    unsafe { close_range(end.unsigned_abs(), u32::MAX) }.map_err(failed("close", "descriptors"))?;
+    let console = std::io::stdout().as_fd().try_clone_to_owned();
+    let ran = console.map_err(|error| Failure::io("copy", "console", &error)).and_then(|console| {
+        let handed = Handed {
+            kvm,
+            kernel: kernel.into(),
+            initramfs: initramfs.into(),
+            channel,
+            files,
+            taps,
+            console,
+        };
+        accord_vmm::run(&virtual_machine::config(config)?, handed)
+    });
+    if let Err(failure) = &ran {
+        // The monitor reads it, and tells it if it is the last word.
+        let _told = write(std::io::stderr(), format!("accord: {failure}\n").as_bytes()).is_ok();
+    }
+    exit(u8::from(ran.is_err()))
+}
+
+/// Becomes the emulator.
+fn emulate(config: &Config, program: &str, ends: &Ends<'_>) -> Result<()> {
+    ends.place(&[]).map_err(failed("jail", "emulator"))?;
+    accord_jail::enter(MACHINE)?;
+    accord_jail::give_up_rights()?;
+    let number = u32::try_from(ends.taps.len()).unwrap_or_default();
+    let strings: Vec<CString> = arguments(program, config, number)
         .into_iter()
         .map(|word| CString::new(word).unwrap_or_default())
         .collect();
@@ -238,11 +295,11 @@ fn emulate(
     let mut pointers = vec![std::ptr::null(); words.len().saturating_add(1)];
     let mut none = [std::ptr::null()];
     let (args, env) = (CStrArray::new(&words, &mut pointers), CStrArray::new(&[], &mut none));
-    let (Ok(args), Ok(env), Some(program)) = (args, env, words.first()) else {
-        return Err(Failure::text("execute", &config.emulator, "no arguments"));
+    let (Ok(args), Ok(env), Some(first)) = (args, env, words.first()) else {
+        return Err(Failure::text("execute", program, "no arguments"));
     };
-    let errno = execve(program, &args, &env);
-    Err(Failure::errno("execute", &config.emulator, errno.raw_os_error()))
+    let errno = execve(first, &args, &env);
+    Err(Failure::errno("execute", program, errno.raw_os_error()))
 }
 
 /// Serves the shared tree until the emulator goes.

@@ -109,10 +109,11 @@ impl Monitor {
         control: OwnedFd,
         initramfs: OwnedFd,
         limit: OwnedFd,
+        kvm: Option<OwnedFd>,
     ) -> Result<Self> {
         let begun = || -> Result<_> {
             let (init, terminal) = init(&orders)?;
-            let machine = Machine::start(&orders.machine, initramfs)?;
+            let machine = Machine::start(&orders.machine, initramfs, kvm)?;
             // After the forks: an emulator in which signals are blocked could not be stopped.
             let signals = signalfd(signals::held()).map_err(failed("wait for", "signals"))?;
             Ok((init, terminal, machine, signals))
@@ -488,7 +489,7 @@ impl Monitor {
         let cause = match how.as_str() {
             // A restart: the agent's, or the kernel's after a panic.
             "ended with status 0" => "it stopped".to_owned(),
-            how => format!("the emulator {how}"),
+            how => format!("the machine {how}"),
         };
         Failure::text("run", "microvm", format!("{cause}{}", self.last_lines()))
     }

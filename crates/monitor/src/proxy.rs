@@ -38,7 +38,7 @@ pub struct Orders {
 
 /// The proxy; returns only what it could not even begin with.
 pub fn main() -> Failure {
-    let [runtime, orders, control] = crate::descriptors();
+    let [runtime, orders, control] = crate::descriptors(3);
     let orders: Orders = match crate::read_orders(orders) {
         Ok(orders) => orders,
         Err(failure) => return failure,

@@ -439,7 +439,7 @@ fn populate<'p>(
     };
     let by_name = passed.as_ref().map(Passed::by_name);
     let given = Given {
-        passed: by_name.as_ref().map(|passed| passed.as_slice()).unwrap_or_default(),
+        passed: by_name.as_deref().unwrap_or_default(),
         state: handler.state_file.as_ref().map(AsFd::as_fd),
         hook_output: handler.hook_output.as_ref().map(AsFd::as_fd),
         start_socket: listener.as_ref().map(AsFd::as_fd),

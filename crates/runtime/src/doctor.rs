@@ -60,6 +60,7 @@ pub fn doctor(global: &Global) -> Vec<Finding> {
     let mut findings = vec![kernel(), cgroups(), systemd()];
     findings.extend(rootless());
     findings.push(guest_kernel(global));
+    findings.push(kvm());
     findings.push(emulator());
     findings.push(tap());
     findings.extend(ENGINES.into_iter().filter_map(engine));
@@ -166,6 +167,18 @@ fn guest_kernel(global: &Global) -> Finding {
             Health::Lacking,
             format!("no microVM can be run: {failure}"),
             "apt-get install linux-image-cloud-amd64, or make kernel",
+        ),
+    }
+}
+
+fn kvm() -> Finding {
+    match microvm::kvm::open() {
+        Ok(_) => Finding::good("KVM", "/dev/kvm runs a test guest"),
+        Err(failure) => Finding::bad(
+            "KVM",
+            Health::Lacking,
+            format!("microVMs are emulated: {failure}"),
+            "a machine that can virtualise (nested, if it is virtual), the right to open /dev/kvm",
         ),
     }
 }

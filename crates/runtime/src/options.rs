@@ -21,8 +21,8 @@ pub struct Global {
     pub rootless: Option<bool>,
     /// Where containers run, if the command line says so.
     pub isolation: Option<Isolation>,
-    /// How a microVM is run.
-    pub accel: Accel,
+    /// How a microVM is run, if the command line says so.
+    pub accel: Option<Accel>,
     /// The kernel of a microVM, if the command line names one.
     pub kernel: Option<PathBuf>,
 }

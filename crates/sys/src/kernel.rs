@@ -54,3 +54,14 @@ pub fn become_tap(tun: BorrowedFd<'_>, name: &str) -> Result<()> {
     // SAFETY: the kernel reads and writes a struct ifreq, which is 40 bytes.
     unsafe { call(Sysno::ioctl, args) }.map(drop)
 }
+
+/// `TUNSETVNETHDRSZ`: how long the header before each packet of a tap device is.
+///
+/// # Errors
+/// EINVAL for a length that is none; ENOTTY or EBADFD for what is no tap device.
+pub fn set_tap_header(tap: BorrowedFd<'_>, length: i32) -> Result<()> {
+    const TUNSETVNETHDRSZ: usize = 0x4004_54d8;
+    let args = [arg(tap), TUNSETVNETHDRSZ, (&raw const length).addr(), 0, 0, 0];
+    // SAFETY: the kernel reads an int, which lives here.
+    unsafe { call(Sysno::ioctl, args) }.map(drop)
+}

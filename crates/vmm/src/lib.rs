@@ -6,7 +6,7 @@
 //! one line that says why.
 //!
 //! ```text
-//!  vcpu threads ── KVM_RUN ──► bus ──► virtio over MMIO ──► device: console, rng
+//!  vcpu threads ── KVM_RUN ──► bus ──► virtio over MMIO ──► device: console, rng, net
 //!  event loop   ── kicks, the channel ─────────────────────►   │    fs ──► file server
 //! ```
 //!
@@ -60,6 +60,8 @@ pub struct Handed {
     pub channel: OwnedFd,
     /// The connection to the file server.
     pub files: OwnedFd,
+    /// Tap devices whose frames have a header of virtio before them; each is an interface.
+    pub taps: Vec<OwnedFd>,
     /// Where the guest's console goes.
     pub console: OwnedFd,
 }

@@ -16,6 +16,7 @@ use crate::bus::{self, Bus};
 use crate::devices::virtio::console::Console;
 use crate::devices::virtio::fs::Fs;
 use crate::devices::virtio::mmio::{NOTIFY, Transport};
+use crate::devices::virtio::net::Net;
 use crate::devices::virtio::rng::Rng;
 use crate::devices::virtio::{Device, kick};
 use crate::memory::{self, Memory};
@@ -112,11 +113,14 @@ impl Vm {
             let config = kvm_pit_config::default();
             vm.create_pit2(config).map_err(failed("create", "timer"))?;
         }
-        let devices: [Box<dyn Device>; 3] = [
+        let mut devices: Vec<Box<dyn Device>> = vec![
             Box::new(Console::new(handed.console, handed.channel, PORT)?),
             Box::new(Fs::new(handed.files, TAG)?),
             Box::new(Rng::default()),
         ];
+        for tap in handed.taps {
+            devices.push(Box::new(Net::new(tap)?));
+        }
         let mut transports = Vec::new();
         let mut names = Vec::new();
         for (number, device) in devices.into_iter().enumerate() {

@@ -6,11 +6,12 @@ use std::path::{Path, PathBuf};
 
 use accord_bundle::Bundle;
 use accord_cgroup::Cgroup;
-use accord_monitor::Machine;
 use accord_monitor::kernel::Kernel;
+use accord_monitor::{Engine, Machine};
 use accord_outcome::{Failure, Quoted, Result};
 use oci_spec::runtime::{LinuxDeviceCgroup, LinuxDeviceType, Spec};
 
+use super::kvm;
 use crate::options::Accel;
 
 const MIB: u64 = 1 << 20;
@@ -24,9 +25,15 @@ const DEFAULT_MIB: u64 = 512;
 const GUEST_MIB: u64 = 64;
 
 /// What the processes of the host take besides the guest's memory: the emulator
-/// with its translated code, the file server, the monitor. The cgroup's limit is
-/// as much higher, so that it never kills them for the guest's own use.
-const HOST_MIB: u64 = 384;
+/// with its translated code (or the virtual machine), the file server, the monitor.
+/// The cgroup's limit is as much higher, so that it never kills them for the guest's
+/// own use.
+fn host_mib(engine: &Engine) -> u64 {
+    match engine {
+        Engine::Kvm => 128,
+        Engine::Emulator(_) => 384,
+    }
+}
 
 /// Less cannot boot.
 const LEAST_MIB: u64 = 64;
@@ -108,22 +115,44 @@ fn annotation(spec: &Spec, name: &'static str) -> Result<Option<u64>> {
 ///
 /// # Errors
 /// An own failure where none can be run.
-pub(super) fn of(accel: Accel, size: &Size, kernel: &Kernel) -> Result<Machine> {
-    if accel == Accel::Kvm {
-        let cause = "KVM is not used by this version; --accel emulate is";
-        return Err(Failure::text("run", "microvm", cause));
-    }
-    let Some(emulator) = emulator() else {
-        let cause = "there is no qemu-system-x86_64 (Debian: qemu-system-x86)";
-        return Err(Failure::text("run", "microvm", cause));
+pub(super) fn of(accel: Accel, size: &Size, kernel: &Kernel) -> Result<(Machine, Option<OwnedFd>)> {
+    let (engine, kvm) = match accel {
+        Accel::Emulate => (emulated()?, None),
+        Accel::Kvm => (Engine::Kvm, Some(usable(kernel)?)),
+        Accel::Auto => match usable(kernel) {
+            Ok(kvm) => (Engine::Kvm, Some(kvm)),
+            Err(failure) => {
+                log::debug!("no KVM: {failure}");
+                (emulated()?, None)
+            }
+        },
     };
-    Ok(Machine {
-        emulator: emulator.to_owned(),
+    let machine = Machine {
+        engine,
         memory_mib: size.memory_mib,
         vcpus: size.vcpus,
         acpi: kernel.wants_acpi(),
         tsc_khz: tsc_khz(),
         patience: PATIENCE,
+    };
+    Ok((machine, kvm))
+}
+
+/// `/dev/kvm`, if it can run this kernel.
+fn usable(kernel: &Kernel) -> Result<OwnedFd> {
+    let device = kvm::open()?;
+    if kernel.wants_acpi() {
+        let cause = "a distribution's kernel finds its devices by ACPI, which the virtual machine \
+                     on KVM does not have yet; Accord's own kernel needs none (make kernel)";
+        return Err(Failure::text("use", "/dev/kvm", cause));
+    }
+    Ok(device)
+}
+
+fn emulated() -> Result<Engine> {
+    emulator().map(|path| Engine::Emulator(path.to_owned())).ok_or_else(|| {
+        let cause = "there is no qemu-system-x86_64 (Debian: qemu-system-x86)";
+        Failure::text("run", "microvm", cause)
     })
 }
 
@@ -143,9 +172,9 @@ fn tsc_khz() -> Option<u64> {
 }
 
 /// The configuration as it counts for the processes on the host.
-pub(super) fn on_host(spec: &Spec, size: &Size) -> Spec {
+pub(super) fn on_host(spec: &Spec, size: &Size, engine: &Engine) -> Spec {
     let mut host = spec.clone();
-    let most = size.memory_mib.saturating_add(HOST_MIB).saturating_mul(MIB);
+    let most = size.memory_mib.saturating_add(host_mib(engine)).saturating_mul(MIB);
     let most = i64::try_from(most).unwrap_or(i64::MAX);
     if let Some(linux) = host.linux_mut() {
         let resources = linux.resources_mut().get_or_insert_default();
@@ -199,12 +228,15 @@ fn tun() -> LinuxDeviceCgroup {
 /// Files, and links, each as (in the host, in the machine's root) or (in the machine's root, what it says).
 type Pairs = Vec<(PathBuf, PathBuf)>;
 
-/// What an emulator needs of the host to be loaded: programs and libraries,
-/// read-only, and `/dev/null`.
-pub(super) fn host_files() -> (Pairs, Pairs) {
-    let mut files: Pairs =
-        vec![("/usr".into(), "/usr".into()), ("/dev/null".into(), "/dev/null".into())];
+/// What a machine needs of the host: `/dev/null`, and an emulator its programs and
+/// libraries, read-only.
+pub(super) fn host_files(engine: &Engine) -> (Pairs, Pairs) {
+    let mut files: Pairs = vec![("/dev/null".into(), "/dev/null".into())];
     let mut links = Vec::new();
+    if *engine == Engine::Kvm {
+        return (files, links);
+    }
+    files.push(("/usr".into(), "/usr".into()));
     for dir in ["/bin", "/lib", "/lib64", "/sbin"].map(PathBuf::from) {
         match (fs::read_link(&dir), dir.is_dir()) {
             // Where everything is in /usr (all distributions of today).

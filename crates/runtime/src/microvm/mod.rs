@@ -8,6 +8,7 @@
 
 pub(crate) mod exec;
 mod guest;
+pub(crate) mod kvm;
 mod machine;
 pub(crate) mod verbs;
 
@@ -22,14 +23,15 @@ use accord_bundle::state::Isolation;
 use accord_cgroup::Cgroup;
 use accord_channel::Request;
 use accord_container::compile::Monitor;
-use accord_monitor::{KERNEL, NAME, Orders, PASSED, initramfs, kernel::Kernel};
-use accord_outcome::{Failure, Result};
+use accord_monitor::{KERNEL, KVM, NAME, Orders, PASSED, initramfs, kernel::Kernel};
+use accord_outcome::{Failure, Quoted, Result};
 use oci_spec::runtime::{LinuxMemory, LinuxResources, Process, Spec};
 use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::io::Errno;
 
 use crate::Runtime;
 use crate::container::Container;
+use crate::options::Accel;
 use crate::store::Entry;
 
 /// The directory that becomes the monitor's root.
@@ -52,10 +54,29 @@ pub(crate) fn isolation(rt: &Runtime, bundle: &Bundle) -> Isolation {
     rt.global.isolation.or(asked).or(krun).or(vm).unwrap_or_default()
 }
 
+/// How a machine is to be run: what the command line says, else the annotation.
+fn accel(rt: &Runtime, spec: &Spec) -> Result<Accel> {
+    const NAME: &str = "accord.accel";
+    let asked = spec.annotations().as_ref().and_then(|all| all.get(NAME)).map(String::as_str);
+    let asked = match asked {
+        None => None,
+        Some("auto") => Some(Accel::Auto),
+        Some("kvm") => Some(Accel::Kvm),
+        Some("emulate") => Some(Accel::Emulate),
+        Some(other) => {
+            let cause = format!("{} is none of auto, kvm, emulate", Quoted(other));
+            return Err(Failure::text("read annotation", NAME, cause));
+        }
+    };
+    Ok(rt.global.accel.or(asked).unwrap_or_default())
+}
+
 /// Everything about a machine that is known before anything is made.
 pub(crate) struct Prepared {
     orders: Orders,
     kernel: Kernel,
+    /// `/dev/kvm`, if the machine is run by it.
+    kvm: Option<OwnedFd>,
     /// The configuration as it counts on the host.
     pub(crate) host: Spec,
 }
@@ -75,36 +96,39 @@ impl Prepared {
         let vm = bundle.spec.vm().as_ref().map(|vm| vm.kernel().path().clone());
         let kernel = Kernel::find(asked.or(vm.as_deref()))?;
         let size = machine::Size::of(bundle)?;
+        let (machine, kvm) = machine::of(accel(rt, &bundle.spec)?, &size, &kernel)?;
+        let host = machine::on_host(&bundle.spec, &size, &machine.engine);
         let orders = Orders {
             id: id.to_owned(),
             config: guest::config(bundle)?,
             terminal: process.terminal().unwrap_or(false),
-            machine: machine::of(rt.global.accel, &size, &kernel)?,
+            machine,
         };
-        Ok(Self { orders, kernel, host: machine::on_host(&bundle.spec, &size) })
+        Ok(Self { orders, kernel, kvm, host })
     }
 
     /// What the monitor's plan needs.
     pub(crate) fn monitor(&self, entry: &Entry) -> Monitor {
-        let (mut machine, links) = machine::host_files();
+        let (mut machine, links) = machine::host_files(&self.orders.machine.engine);
         machine.push((self.kernel.path.clone(), KERNEL.into()));
         Monitor {
             jail: entry.dir.join(JAIL),
             machine,
             links,
-            pass: PASSED.to_vec(),
+            pass: PASSED.into_iter().chain(self.kvm.as_ref().map(|_| KVM)).collect(),
             args: vec![NAME.into(), self.orders.id.clone()],
         }
     }
 
     /// Opens what the monitor is handed; the container's state directory is there.
-    pub(crate) fn open(&self, entry: &Entry, cgroup: &Cgroup) -> Result<Passed> {
+    pub(crate) fn open(self, entry: &Entry, cgroup: &Cgroup) -> Result<Passed> {
         let binary = PathBuf::from("/proc/self/exe");
         let passed = Passed {
             orders: memory("orders", &self.orders)?,
             control: verbs::listen(entry)?,
             initramfs: initramfs::make(&binary, &self.kernel.modules)?,
             limit: machine::memory_limit(cgroup)?,
+            kvm: self.kvm,
         };
         entry.make_empty(JAIL)?;
         Ok(passed)
@@ -117,18 +141,16 @@ pub(crate) struct Passed {
     control: OwnedFd,
     initramfs: OwnedFd,
     limit: OwnedFd,
+    kvm: Option<OwnedFd>,
 }
 
 impl Passed {
     /// By the names of the plan's needs.
-    pub(crate) fn by_name(&self) -> [(&'static str, BorrowedFd<'_>); PASSED.len()] {
-        let [orders, control, initramfs, limit] = PASSED;
-        [
-            (orders, self.orders.as_fd()),
-            (control, self.control.as_fd()),
-            (initramfs, self.initramfs.as_fd()),
-            (limit, self.limit.as_fd()),
-        ]
+    pub(crate) fn by_name(&self) -> Vec<(&'static str, BorrowedFd<'_>)> {
+        let fds =
+            [self.orders.as_fd(), self.control.as_fd(), self.initramfs.as_fd(), self.limit.as_fd()];
+        let kvm = self.kvm.as_ref().map(|kvm| (KVM, kvm.as_fd()));
+        PASSED.into_iter().zip(fds).chain(kvm).collect()
     }
 }
 

@@ -4,6 +4,7 @@
 pub(crate) mod console;
 pub(crate) mod fs;
 pub(crate) mod mmio;
+pub(crate) mod net;
 mod ring;
 pub(crate) mod rng;
 

@@ -1,0 +1,6 @@
+//! A network interface: the frames of a tap device on the host.
+
+mod device;
+mod work;
+
+pub(crate) use device::Net;
