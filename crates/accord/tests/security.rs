@@ -392,7 +392,8 @@ fn the_binary_survives_a_container_that_is_it() {
 fn what_is_far_too_long_is_refused() {
     let Some(host) = Host::new("long") else { return };
     let line = |number: u32| json!({"containerID": number, "hostID": number, "size": 1});
-    let changes: [Box<dyn Fn(&mut Value)>; 3] = [
+    type Change = Box<dyn Fn(&mut Value)>;
+    let changes: [Change; 3] = [
         Box::new(|config| {
             let path = format!("/{}", "n".repeat(70 * 1024));
             config["linux"]["namespaces"][1]["path"] = json!(path);
