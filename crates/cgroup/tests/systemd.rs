@@ -74,7 +74,9 @@ impl Scope {
     fn systemctl(arguments: &[&str]) -> String {
         let mut command = Command::new("systemctl");
         if !is_root() {
-            command.arg("--user");
+            // Accord finds the user's manager without the session's variables, too.
+            let uid = rustix::process::geteuid().as_raw();
+            command.arg("--user").env("XDG_RUNTIME_DIR", format!("/run/user/{uid}"));
         }
         String::from_utf8(command.args(arguments).output().unwrap().stdout).unwrap()
     }
