@@ -348,8 +348,8 @@ pub(crate) fn build<'p>(
     let passed = machine.map(|machine| machine.open(&entry, &handler.record.cgroup)).transpose()?;
     let by_monitor = passed.is_some();
     let built = populate(&entry, compiled, handler, undo, passed)?;
-    if how.start_socket && by_monitor {
-        // The monitor takes `start` at its control socket; this only says that it has not come.
+    if by_monitor {
+        // The monitor needs no start socket; this only says that the program has not been let go.
         entry.mark(START)?;
     }
     Ok(built)

@@ -10,6 +10,7 @@ use crate::console::Receiver;
 use crate::container::Container;
 use crate::foreground::Foreground;
 use crate::options::Run;
+use crate::store::{Entry, START};
 use crate::{Runtime, create, delete, sealed, start};
 
 /// How a foreground `run` or `exec` ended; detached, there is nothing to say yet.
@@ -55,6 +56,8 @@ pub fn run(rt: &Runtime, run: &Run) -> Result<Ended> {
 fn let_go(rt: &Runtime, run: &Run, pidfd: Option<&Receiver>, built: &mut Built<'_>) -> Result<()> {
     let plan = built.plan;
     built.child.run(&plan, &mut built.handler)?;
+    // Of a microVM: until here, whoever asked was told that it is created, not running.
+    Entry::of(&rt.root, &run.create.id)?.unmark(START);
     let hooks = built.handler.spec.hooks().as_ref();
     if hooks.is_some_and(|all| all.poststart().is_some()) {
         start::after_start(&Container::find(rt, &run.create.id)?)?;
