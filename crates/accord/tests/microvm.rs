@@ -2,165 +2,19 @@
 //! guest kernel; the machine is emulated, so nothing is asked of the processor.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[path = "host/machine.rs"]
+mod machine;
+
 use std::fs;
 use std::io::{Read, Write};
 use std::os::unix::process::ExitStatusExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use tempfile::TempDir;
 
-const MODES: [&str; 2] = ["native", "microvm"];
-
-/// A root file system of busybox, a state directory, and a binary that a guest can hold.
-struct Host {
-    dir: TempDir,
-    cgroup: String,
-}
-
-#[derive(Debug, PartialEq, Eq)]
-struct Seen {
-    status: i32,
-    stdout: String,
-    stderr: String,
-}
-
-impl Host {
-    /// `None`, said so, where there is no machine to be had.
-    fn new(test: &str) -> Option<Self> {
-        let kernels = || fs::read_dir("/boot").into_iter().flatten().flatten();
-        let kernel = || kernels().any(|file| file.file_name().to_string_lossy().contains("cloud"));
-        let missing = [
-            (!rustix::process::geteuid().is_root(), "not root"),
-            (!Path::new("/usr/bin/qemu-system-x86_64").exists(), "no qemu-system-x86_64"),
-            (!Path::new("/bin/busybox").exists(), "no /bin/busybox"),
-            (!kernel(), "no guest kernel (linux-image-cloud-amd64)"),
-        ];
-        if let Some((_, reason)) = missing.iter().find(|(missing, _)| *missing) {
-            eprintln!("SKIPPED {test}: {reason}");
-            return None;
-        }
-        let dir = TempDir::new().unwrap();
-        let bin = dir.path().join("rootfs/bin");
-        fs::create_dir_all(&bin).unwrap();
-        fs::copy("/bin/busybox", bin.join("busybox")).unwrap();
-        for applet in [
-            "sh", "true", "sleep", "cat", "id", "kill", "stty", "grep", "df", "tail", "ip", "nc",
-            "head", "md5sum",
-        ] {
-            std::os::unix::fs::symlink("busybox", bin.join(applet)).unwrap();
-        }
-        // The guest's initramfs holds the binary: without what only a debugger reads.
-        let stripped = Command::new("strip")
-            .args(["-o".as_ref(), dir.path().join("accord").as_os_str()])
-            .arg(env!("CARGO_BIN_EXE_accord"))
-            .status();
-        assert!(stripped.unwrap().success());
-        let cgroup = format!("accord-test-{}-{test}", std::process::id());
-        Some(Self { dir, cgroup })
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.dir.path().join(name)
-    }
-
-    fn bundle(&self, id: &str, args: &[&str], change: impl FnOnce(&mut Value)) -> PathBuf {
-        let spec = accord_bundle::default_spec(accord_bundle::SpecFor::default()).unwrap();
-        let mut config = serde_json::to_value(spec).unwrap();
-        config["process"]["terminal"] = json!(false);
-        config["process"]["args"] = json!(args);
-        config["root"] = json!({"path": self.path("rootfs"), "readonly": false});
-        config["linux"]["cgroupsPath"] = json!(format!("/{}/{id}", self.cgroup));
-        change(&mut config);
-        let bundle = self.path(&format!("bundle-{id}"));
-        fs::create_dir_all(&bundle).unwrap();
-        fs::write(bundle.join("config.json"), config.to_string()).unwrap();
-        bundle
-    }
-
-    fn accord(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(self.path("accord"));
-        command.arg("--root").arg(self.path("state")).args(args).stdin(Stdio::null());
-        command
-    }
-
-    /// Output goes to files: a container that is left behind must not hold the pipes.
-    fn sees(&self, args: &[&str]) -> Seen {
-        let (out, err) = (self.path("out"), self.path("err"));
-        let mut command = self.accord(args);
-        command.stdout(fs::File::create(&out).unwrap()).stderr(fs::File::create(&err).unwrap());
-        let status = command.status().unwrap();
-        Seen {
-            status: status.code().unwrap(),
-            stdout: fs::read_to_string(out).unwrap(),
-            stderr: fs::read_to_string(err).unwrap(),
-        }
-    }
-
-    fn ok(&self, args: &[&str]) -> String {
-        let seen = self.sees(args);
-        assert_eq!((seen.status, seen.stderr.as_str()), (0, ""), "{args:?}");
-        seen.stdout
-    }
-
-    fn run(&self, mode: &str, bundle: &Path) -> Seen {
-        let bundle = bundle.to_str().unwrap();
-        self.sees(&["--isolation", mode, "run", "--bundle", bundle, mode])
-    }
-
-    /// What `run` shows is the same in both modes; it is returned once.
-    fn agree(&self, args: &[&str], change: impl Fn(&mut Value)) -> Seen {
-        let bundle = self.bundle("agree", args, |config| {
-            // Both as process 1, and each in a cgroup of its own.
-            config["linux"]["cgroupsPath"] = json!(format!("/{}/agree", self.cgroup));
-            change(config);
-        });
-        let [native, microvm] = MODES.map(|mode| self.run(mode, &bundle));
-        assert_eq!(native, microvm, "{args:?}");
-        microvm
-    }
-
-    /// A container in a microVM that has been started.
-    fn started(&self, id: &str, args: &[&str], change: impl FnOnce(&mut Value)) {
-        let bundle = self.bundle(id, args, change);
-        let bundle = bundle.to_str().unwrap();
-        let pid_file = self.path(&format!("{id}.pid"));
-        let pid_file = pid_file.to_str().unwrap();
-        self.ok(&[
-            "--isolation",
-            "microvm",
-            "create",
-            "--bundle",
-            bundle,
-            "--pid-file",
-            pid_file,
-            id,
-        ]);
-        assert_eq!(self.status(id), "created");
-        self.ok(&["start", id]);
-    }
-
-    fn status(&self, id: &str) -> String {
-        let state: Value = serde_json::from_str(&self.ok(&["state", id])).unwrap();
-        state["status"].as_str().unwrap().to_owned()
-    }
-
-    fn pid(&self, id: &str) -> i32 {
-        let text = fs::read_to_string(self.path(&format!("{id}.pid"))).unwrap();
-        text.parse().unwrap()
-    }
-}
-
-impl Drop for Host {
-    fn drop(&mut self) {
-        for entry in fs::read_dir(self.path("state")).into_iter().flatten().flatten() {
-            let id = entry.file_name();
-            drop(self.accord(&["delete", "--force", id.to_str().unwrap()]).output());
-        }
-    }
-}
+use machine::Host;
 
 fn ends_within(child: &mut Child, seconds: u64) -> std::process::ExitStatus {
     let deadline = Instant::now() + Duration::from_secs(seconds);
@@ -408,67 +262,6 @@ fn the_interface_of_the_engine_goes_on_in_the_guest() {
     assert!(hosts.stderr.contains("cannot use the host's"), "{hosts:?}");
 }
 
-/// Whether it is the emulator, or the virtual machine: that has a thread for each processor.
-fn runs_the_guest(pid: i32) -> bool {
-    let tasks = fs::read_dir(format!("/proc/{pid}/task")).unwrap();
-    tasks.flatten().any(|task| {
-        let name = fs::read_to_string(task.path().join("comm")).unwrap();
-        name.starts_with("qemu") || name.starts_with("vcpu")
-    })
-}
-
-/// A file in the place of a device, where only `command` and what it starts sees it.
-fn with_device(file: &Path, device: &str, command: &Command) -> Command {
-    let mut shell = Command::new("unshare");
-    let script = r#"mount --bind "$1" "$2" && shift 2 && exec "$@""#;
-    shell.args(["--mount", "sh", "-c", script, "sh"]).arg(file).arg(device);
-    shell.arg(command.get_program()).args(command.get_args()).stdin(Stdio::null());
-    shell
-}
-
-#[test]
-fn a_kvm_that_runs_no_guest_is_found_out_at_once() {
-    let Some(host) = Host::new("a_kvm_that_runs_no_guest_is_found_out_at_once") else { return };
-    if !Path::new("/dev/kvm").exists() {
-        eprintln!("SKIPPED a_kvm_that_runs_no_guest_is_found_out_at_once: no /dev/kvm");
-        return;
-    }
-    let bundle = host.bundle("kvm", &["/bin/true"], |_| {});
-    let create = |accel: &str| {
-        let bundle = bundle.to_str().unwrap();
-        let args =
-            ["--isolation", "microvm", "--accel", accel, "create", "--bundle", bundle, "kvm"];
-        host.accord(&args)
-    };
-    // One that cannot be anything, in the place of the machine's own.
-    let begun = Instant::now();
-    let output = with_device(Path::new("/dev/null"), "/dev/kvm", &create("kvm")).output().unwrap();
-    let stderr = String::from_utf8(output.stderr).unwrap();
-    assert_eq!((output.status.code(), stderr.lines().count()), (Some(1), 1), "{stderr}");
-    assert!(stderr.contains("/dev/kvm") && stderr.contains("does not answer"), "{stderr}");
-    assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
-    assert!(!host.path("state/kvm").exists());
-    // The machine's own works, or is an error that says what was tried; no guest is waited for.
-    let begun = Instant::now();
-    let seen = host.sees(&[
-        "--isolation",
-        "microvm",
-        "--accel",
-        "kvm",
-        "create",
-        "--bundle",
-        bundle.to_str().unwrap(),
-        "kvm",
-    ]);
-    if seen.status == 0 {
-        host.ok(&["delete", "--force", "kvm"]);
-        return;
-    }
-    assert_eq!((seen.status, seen.stderr.lines().count()), (1, 1), "{seen:?}");
-    assert!(seen.stderr.contains("/dev/kvm"), "{seen:?}");
-    assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
-}
-
 #[test]
 fn a_machine_that_is_lost_is_never_a_success() {
     let Some(host) = Host::new("a_machine_that_is_lost_is_never_a_success") else { return };
@@ -477,9 +270,7 @@ fn a_machine_that_is_lost_is_never_a_success() {
     let monitor = host.pid("killed");
     let status = fs::read_to_string(format!("/proc/{monitor}/status")).unwrap();
     assert!(status.contains("CapEff:\t0000000000000000"), "{status}");
-    let children = fs::read_to_string(format!("/proc/{monitor}/task/{monitor}/children")).unwrap();
-    let children: Vec<i32> = children.split_whitespace().map(|pid| pid.parse().unwrap()).collect();
-    let emulator = *children.iter().find(|pid| runs_the_guest(**pid)).unwrap();
+    let emulator = machine::of_monitor(monitor);
     let status = fs::read_to_string(format!("/proc/{emulator}/status")).unwrap();
     for line in ["CapEff:\t0000000000000000", "CapBnd:\t0000000000000000", "Seccomp:\t2"] {
         assert!(status.contains(line), "{line}: {status}");
@@ -505,12 +296,8 @@ fn a_machine_that_is_lost_is_never_a_success() {
         assert!(Instant::now() < deadline, "it did not start");
         std::thread::sleep(Duration::from_millis(50));
     };
-    let children = fs::read_to_string(format!("/proc/{monitor}/task/{monitor}/children")).unwrap();
-    for pid in children.split_whitespace() {
-        if runs_the_guest(pid.parse().unwrap()) {
-            assert!(Command::new("kill").args(["-9", pid]).status().unwrap().success());
-        }
-    }
+    let machine = machine::of_monitor(i32::try_from(monitor).unwrap()).to_string();
+    assert!(Command::new("kill").args(["-9", &machine]).status().unwrap().success());
     assert_eq!(ends_within(&mut run, 30).code(), Some(255));
     let mut stderr = String::new();
     run.stderr.take().unwrap().read_to_string(&mut stderr).unwrap();

@@ -274,7 +274,10 @@ pub(crate) fn build<'p>(
     refuse_unsupported(&bundle.spec)?;
     let machine = match microvm::isolation(rt, &bundle) {
         Isolation::Native => None,
-        Isolation::MicroVm => Some(Prepared::of(rt, &create.id, &bundle, &process)?),
+        Isolation::MicroVm => {
+            microvm::refuse_descriptors(create.preserve_fds)?;
+            Some(Prepared::of(rt, &create.id, &bundle, &process)?)
+        }
     };
     let unprivileged = facts::is_unprivileged();
     let rootless = rt.global.rootless.unwrap_or(unprivileged);

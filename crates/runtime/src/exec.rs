@@ -93,6 +93,7 @@ pub fn exec(rt: &Runtime, exec: &Exec) -> Result<Ended> {
     let terminal = Terminal::choose(&process, exec.console_socket.as_ref(), !exec.detach)?;
     let pidfd = exec.pidfd_socket.as_deref().map(Receiver::of_pidfd).transpose()?;
     if container.is_microvm() {
+        microvm::refuse_descriptors(exec.preserve_fds)?;
         let mut terminal = terminal;
         let mut child = microvm::exec::exec(&container, exec, process, &mut terminal)?;
         if let Err(failure) = tell(exec, pidfd.as_ref(), &child) {

@@ -14,6 +14,7 @@ use oci_spec::runtime::{
 };
 use rustix::process::getrlimit;
 
+use crate::build;
 use crate::limits::{ALL, resource};
 
 /// The container's cgroup in the guest.
@@ -42,7 +43,26 @@ pub(super) fn refuse(spec: &Spec) -> Result<()> {
         let cause = "a microvm has a network of its own and cannot use the host's";
         return Err(Failure::text("config.json", "/linux/namespaces", cause));
     }
+    let seccomp = spec.linux().as_ref().and_then(|linux| linux.seccomp().as_ref());
+    if seccomp.is_some_and(|seccomp| seccomp.listener_path().is_some()) {
+        let cause = "nobody on the host can answer for a microvm's kernel";
+        return Err(Failure::text("config.json", "/linux/seccomp/listenerPath", cause));
+    }
     Ok(())
+}
+
+/// Refuses descriptors beside the standard streams: they are the host kernel's.
+///
+/// # Errors
+/// An own failure that names what asks for them.
+pub(crate) fn refuse_descriptors(preserve_fds: u32) -> Result<()> {
+    let passed = [("--preserve-fds", preserve_fds), ("LISTEN_FDS", build::listen_fds())];
+    match passed.into_iter().find(|(_, count)| *count > 0) {
+        Some((name, _)) => {
+            Err(Failure::text("pass", name, "a microvm has the standard streams only"))
+        }
+        None => Ok(()),
+    }
 }
 
 /// config.json for the guest.

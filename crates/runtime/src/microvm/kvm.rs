@@ -87,11 +87,13 @@ fn prove(device: &OwnedFd) -> Result<String> {
     })
 }
 
-/// Where the answer of this boot is kept; another device is another answer.
+/// Where the answer of this boot is kept; another device is another answer, and a new
+/// version may ask for something else.
 fn place(device: &OwnedFd) -> Option<PathBuf> {
     let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
     let device = rustix::fs::fstat(device).ok()?.st_rdev;
-    Some(store::cache().join(format!("kvm-{}-{device:x}", boot.trim())))
+    let name = format!("kvm-{}-{}-{device:x}", env!("CARGO_PKG_VERSION"), boot.trim());
+    Some(store::cache().join(name))
 }
 
 /// The answer, if there is one that can be trusted: a file of ours that nobody else may write.

@@ -41,7 +41,8 @@ const LEAST_MIB: u64 = 64;
 /// As many as krun gives at most.
 const MOST_VCPUS: u32 = 16;
 
-/// Seconds that a guest may take to boot: an emulated one on a busy machine takes long.
+/// Seconds that a guest may take to boot, unless an annotation says how many: an emulated
+/// one on a busy machine takes long.
 const PATIENCE: u64 = 120;
 
 /// Where emulators are; all below the directories that the machine's root shows.
@@ -115,7 +116,13 @@ fn annotation(spec: &Spec, name: &'static str) -> Result<Option<u64>> {
 ///
 /// # Errors
 /// An own failure where none can be run.
-pub(super) fn of(accel: Accel, size: &Size, kernel: &Kernel) -> Result<(Machine, Option<OwnedFd>)> {
+pub(super) fn of(
+    accel: Accel,
+    spec: &Spec,
+    size: &Size,
+    kernel: &Kernel,
+) -> Result<(Machine, Option<OwnedFd>)> {
+    let patience = annotation(spec, "accord.boot_timeout")?.unwrap_or(PATIENCE);
     let (engine, kvm) = match accel {
         Accel::Emulate => (emulated()?, None),
         Accel::Kvm => (Engine::Kvm, Some(usable(kernel)?)),
@@ -133,7 +140,7 @@ pub(super) fn of(accel: Accel, size: &Size, kernel: &Kernel) -> Result<(Machine,
         vcpus: size.vcpus,
         acpi: kernel.wants_acpi(),
         tsc_khz: tsc_khz(),
-        patience: PATIENCE,
+        patience,
     };
     Ok((machine, kvm))
 }

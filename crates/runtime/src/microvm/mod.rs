@@ -12,6 +12,7 @@ pub(crate) mod kvm;
 mod machine;
 pub(crate) mod verbs;
 
+pub(crate) use guest::refuse_descriptors;
 pub(crate) use machine::emulator;
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -96,7 +97,7 @@ impl Prepared {
         let vm = bundle.spec.vm().as_ref().map(|vm| vm.kernel().path().clone());
         let kernel = Kernel::find(asked.or(vm.as_deref()))?;
         let size = machine::Size::of(bundle)?;
-        let (machine, kvm) = machine::of(accel(rt, &bundle.spec)?, &size, &kernel)?;
+        let (machine, kvm) = machine::of(accel(rt, &bundle.spec)?, &bundle.spec, &size, &kernel)?;
         let host = machine::on_host(&bundle.spec, &size, &machine.engine);
         let orders = Orders {
             id: id.to_owned(),

@@ -23,6 +23,9 @@ const CONTROL: &str = "control.sock";
 /// How long a guest may take for what is done at once; one that takes longer is lost or wedged.
 const PATIENCE: std::time::Duration = std::time::Duration::from_secs(60);
 
+/// How long for a SIGKILL: the end of the monitor is the same end, only less orderly.
+const KILL_PATIENCE: std::time::Duration = std::time::Duration::from_secs(5);
+
 /// The socket that the monitor listens on.
 pub(super) fn listen(entry: &Entry) -> Result<OwnedFd> {
     let failed =
@@ -64,6 +67,7 @@ pub(crate) fn call(container: &Container, request: Request) -> Result<Json> {
     let patience = match request {
         // A hook may take as long as its configuration lets it.
         Request::Start { .. } | Request::Create { .. } | Request::Exec { .. } => None,
+        Request::Kill { signal: 9, .. } => Some(KILL_PATIENCE),
         _ => Some(PATIENCE),
     };
     let socket = reach(container)?;
