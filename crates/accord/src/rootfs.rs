@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf, absolute};
 use accord_bundle::{Bundle, SpecFor, default_spec};
 use accord_outcome::{Failure, Result};
 use accord_runtime::options::User;
-use oci_spec::runtime::{Mount, Spec};
+use oci_spec::runtime::{LinuxNamespace, LinuxNamespaceType, Mount, Spec};
 use rustix::fs::statfs;
 use rustix::process::{getegid, geteuid};
 
@@ -22,6 +22,8 @@ pub(crate) struct Rootfs {
     pub(crate) hostname: Option<String>,
     pub(crate) mounts: Vec<BindMount>,
     pub(crate) read_only: bool,
+    /// For a microVM, which cannot use the host's, even where ordinary users have no other.
+    pub(crate) own_network: bool,
     pub(crate) command: Vec<String>,
 }
 
@@ -82,6 +84,15 @@ impl Rootfs {
     fn change(self, spec: &mut Spec, dir: &Path) {
         if let Some(root) = spec.root_mut() {
             root.set_path(dir.to_owned()).set_readonly(Some(self.read_only));
+        }
+        if self.own_network
+            && let Some(linux) = spec.linux_mut()
+            && let Some(namespaces) = linux.namespaces_mut()
+            && !namespaces.iter().any(|namespace| namespace.typ() == LinuxNamespaceType::Network)
+        {
+            let mut network = LinuxNamespace::default();
+            network.set_typ(LinuxNamespaceType::Network);
+            namespaces.push(network);
         }
         if let Some(hostname) = self.hostname {
             spec.set_hostname(Some(hostname));

@@ -341,3 +341,38 @@ fn the_end_of_the_monitor_is_the_end_of_the_process() {
         host.ok(&["delete", name]);
     }
 }
+
+#[test]
+fn an_ordinary_user_can_have_one() {
+    let Some(host) = Host::new("an_ordinary_user_can_have_one") else { return };
+    const USER: u32 = 54321;
+    for path in ["", "rootfs"] {
+        std::os::unix::fs::chown(host.path(path), Some(USER), Some(USER)).unwrap();
+    }
+    let accord = |args: &[&str]| {
+        let mut command = Command::new("setpriv");
+        let ids = [format!("--reuid={USER}"), format!("--regid={USER}")];
+        command.args(ids).args(["--clear-groups", "--"]).arg(host.path("accord"));
+        command.arg("--root").arg(host.path("users")).args(args);
+        command.stdin(Stdio::null());
+        command
+    };
+    let rootfs = host.path("rootfs");
+    let run = |args: &[&str]| {
+        let vm = ["--isolation", "microvm", "run", "--rootfs", rootfs.to_str().unwrap()];
+        accord(&[&vm, args].concat())
+    };
+    let script = "id -u; echo mine > /file; exit 7";
+    let output = run(&["once", "--", "/bin/sh", "-c", script]).output().unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!((output.status.code(), &output.stdout[..], &*stderr), (Some(7), &b"0\n"[..], ""));
+    let file = fs::metadata(host.path("rootfs/file")).unwrap();
+    assert_eq!(std::os::unix::fs::MetadataExt::uid(&file), USER);
+    // And a life of several commands.
+    let status = |mut command: Command| command.stdout(Stdio::null()).status().unwrap().code();
+    assert_eq!(status(run(&["--detach", "life", "--", "/bin/sleep", "1000"])), Some(0));
+    assert_eq!(status(accord(&["exec", "life", "/bin/sh", "-c", "exit 5"])), Some(5));
+    assert_eq!(status(accord(&["kill", "life", "KILL"])), Some(0));
+    assert_eq!(status(accord(&["delete", "--force", "life"])), Some(0));
+    assert_eq!(fs::read_dir(host.path("users")).unwrap().count(), 0);
+}

@@ -300,4 +300,18 @@ fn what_a_microvm_cannot_have_is_refused_by_name() {
         }),
         &["/linux/seccomp/listenerPath"],
     );
+    let socket = host.path("host.sock");
+    let _listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+    host.fails(
+        &mut host.create("emulate", |config| {
+            let mounts = config["mounts"].as_array_mut().unwrap();
+            mounts.push(json!({"destination": "/host.sock", "type": "bind", "source": socket,
+                "options": ["bind"]}));
+        }),
+        &["host.sock", "a socket of the host"],
+    );
+    host.fails(
+        &mut create(|config| config["annotations"] = json!({"krun.variant": "sev"})),
+        &["krun.variant"],
+    );
 }

@@ -147,7 +147,11 @@ fn change_root(options: &Options<'_>) -> Result<()> {
 }
 
 fn drop_privileges() -> Result<()> {
-    set_ids(Ids::Groups(&[])).map_err(failed("drop", "groups"))?;
+    match set_ids(Ids::Groups(&[])) {
+        // Where groups may not be changed at all (user_namespaces(7), /proc/PID/setgroups).
+        Err(Errno::PERM) => {}
+        other => other.map_err(failed("drop", "groups"))?,
+    }
     set_securebits(KEEP_CAPABILITIES).map_err(failed("set", "securebits"))?;
     // Emptying the inheritable set empties the ambient one.
     accord_jail::give_up_rights_but(CAPABILITIES)

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::SystemTime;
 
+use accord_bundle::state::Isolation;
 use accord_outcome::Result;
 use accord_runtime::Runtime;
 use accord_runtime::options::{self, Source, User};
@@ -96,7 +97,7 @@ struct Plain {
 }
 
 impl Args {
-    fn options(self) -> Result<options::Run> {
+    fn options(self, isolation: Option<Isolation>) -> Result<options::Run> {
         let plain = self.plain;
         let source = match plain.rootfs {
             None => Source::Bundle(self.bundle),
@@ -110,6 +111,7 @@ impl Args {
                     hostname: plain.hostname,
                     mounts: plain.mount,
                     read_only: plain.read_only,
+                    own_network: isolation == Some(Isolation::MicroVm),
                     command: plain.command,
                 }
                 .bundle()?,
@@ -127,8 +129,10 @@ impl Args {
 
 impl Verb for Args {
     fn run(self, context: &Context) -> Result<u8> {
-        let runtime = Runtime::new(context.global(&self.common.machine))?;
-        let outcome = accord_runtime::run(&runtime, &self.options()?)?;
+        let global = context.global(&self.common.machine);
+        let isolation = global.isolation;
+        let runtime = Runtime::new(global)?;
+        let outcome = accord_runtime::run(&runtime, &self.options(isolation)?)?;
         Ok(outcome.map_or(0, |outcome| outcome.code()))
     }
 }
@@ -153,7 +157,7 @@ mod tests {
     use super::*;
 
     fn options(words: &[&str]) -> options::Run {
-        Args::try_parse_from(words).unwrap().options().unwrap()
+        Args::try_parse_from(words).unwrap().options(None).unwrap()
     }
 
     #[test]

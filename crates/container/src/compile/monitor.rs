@@ -67,7 +67,8 @@ pub fn compile_monitor<'a>(
     monitor: &Monitor,
 ) -> Result<Compiled<'a>> {
     let mut compiler = Compiler::new(pad, spec, facts, settings);
-    let layout = Layout::of(spec)?.on_host();
+    let layout = Layout::of(spec)?.on_host(facts.unprivileged);
+    let bootstrap = compiler.bootstrap(&layout)?;
     compiler.enter_cgroups()?;
     compiler.enter(&layout)?;
     compiler.push(Op::Ask { request: Request::Setup });
@@ -88,7 +89,7 @@ pub fn compile_monitor<'a>(
     compiler.push(Op::Pivot { spread: None });
     compiler.become_self(&monitor.args, &monitor.pass)?;
     let clone = layout.clone_flags();
-    compiler.finish(&[], clone)
+    compiler.finish(bootstrap, clone)
 }
 
 /// Compiles the plan of the process that stands on the host for one in the guest.
@@ -134,7 +135,17 @@ impl<'a> Compiler<'a, '_> {
         let null = self.pad.text("/dev/null")?;
         self.share(Path::new("/dev/null"), null, null, None, false, Change::default(), false)?;
         self.tun()?;
-        self.small("/proc", "proc", &[])
+        self.proc()
+    }
+
+    /// The caller's, where a new one is not to be had: only who owns the pid namespace
+    /// may mount one.
+    fn proc(&mut self) -> Result<()> {
+        if !self.facts.unprivileged {
+            return self.small("/proc", "proc", &[]);
+        }
+        let path = self.pad.text("/proc")?;
+        self.share(Path::new("/proc"), path, path, None, true, Change::default(), false)
     }
 
     /// What makes the tap devices; a machine without it can have no network.

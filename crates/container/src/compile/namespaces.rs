@@ -61,9 +61,13 @@ impl Layout {
     }
 
     /// Those that the monitor of a microVM is in. The guest has the others: its kernel
-    /// numbers processes, and maps ids on one side only, or ownership would shift twice.
-    pub(crate) fn on_host(mut self) -> Self {
-        let guest = Namespaces::PID.with(Namespaces::USER).with(Namespaces::TIME);
+    /// numbers processes, and maps ids, on one side only, or ownership would shift twice.
+    /// Ordinary users have to be root of their own namespace here to make a machine.
+    pub(crate) fn on_host(mut self, unprivileged: bool) -> Self {
+        let mut guest = Namespaces::PID.with(Namespaces::TIME);
+        if !unprivileged {
+            guest = guest.with(Namespaces::USER);
+        }
         self.new = self.new.without(guest).with(Namespaces::MOUNT);
         self.joined.retain(|(kind, _)| *kind == Namespaces::NET);
         self.offsets = None;

@@ -5,6 +5,8 @@
 //! the network is the guest's own, hooks of the host are not the guest's, and the
 //! limits that a native container inherits from its caller are written down.
 
+use std::fs;
+use std::os::unix::fs::FileTypeExt;
 use std::path::PathBuf;
 
 use accord_bundle::Bundle;
@@ -15,6 +17,7 @@ use oci_spec::runtime::{
 use rustix::process::getrlimit;
 
 use crate::build;
+use crate::facts::is_unprivileged;
 use crate::limits::{ALL, resource};
 
 /// The container's cgroup in the guest.
@@ -26,8 +29,24 @@ const AGENTS_NETWORK: &str = "/proc/1/ns/net";
 /// The root file system, relative to the shared tree.
 const ROOTFS: &str = "rootfs";
 
+/// The annotations of krun that count here. Its others ask for what would not be there:
+/// memory encryption, an enclave, a graphics card.
+const KRUN: [&str; 3] = ["krun.cpus", "krun.ram_mib", "krun.use_passt"];
+
 /// Refuses by name what a microVM cannot have.
 pub(super) fn refuse(spec: &Spec) -> Result<()> {
+    for name in spec.annotations().iter().flat_map(|all| all.keys()) {
+        if name.starts_with("krun.") && !KRUN.contains(&name.as_str()) {
+            return Err(Failure::text("read annotation", name, "a microvm does not have this"));
+        }
+    }
+    for mount in spec.mounts().iter().flatten() {
+        let Some(source) = mount.source() else { continue };
+        if fs::metadata(source).is_ok_and(|is| is.file_type().is_socket()) {
+            let cause = "nobody behind a socket of the host can be reached from a microvm";
+            return Err(Failure::text("mount", source.as_os_str().as_encoded_bytes(), cause));
+        }
+    }
     let namespaces = spec.linux().as_ref().and_then(|linux| linux.namespaces().as_ref());
     let mut network = false;
     for namespace in namespaces.into_iter().flatten() {
@@ -79,6 +98,13 @@ pub(super) fn config(bundle: &Bundle) -> Result<String> {
     let _spec = spec.set_hooks(hooks);
     if let Some(linux) = spec.linux_mut() {
         let _linux = linux.set_cgroups_path(Some(CGROUP.into()));
+        if is_unprivileged() {
+            // Ids are mapped on the host: the files have those of the container.
+            let _linux = linux.set_uid_mappings(None).set_gid_mappings(None);
+            if let Some(namespaces) = linux.namespaces_mut() {
+                namespaces.retain(|namespace| namespace.typ() != LinuxNamespaceType::User);
+            }
+        }
         if let Some(namespaces) = linux.namespaces_mut() {
             // The guest has one network, and the container is its only user.
             for namespace in namespaces.iter_mut() {
