@@ -186,6 +186,14 @@ fn features_is_json_on_stdout_alone() {
     let features: Value = serde_json::from_str(&stdout).unwrap();
     assert_eq!(features["ociVersionMax"], "1.3.0");
     assert!(features["mountOptions"].as_array().unwrap().contains(&"rro".into()));
+    // What the doctor finds of a microVM, programs find here.
+    let (_, doctor, _) = said(&accord(&["doctor", "--format", "json"]));
+    let doctor: Vec<Value> = serde_json::from_str(&doctor).unwrap();
+    for (name, subject) in [("kvm", "KVM"), ("emulator", "emulator"), ("kernel", "guest kernel")] {
+        let text = features["annotations"][format!("accord.microvm.{name}")].as_str().unwrap();
+        let finding = doctor.iter().find(|finding| finding["subject"] == subject).unwrap();
+        assert_eq!(finding["health"] != "good", text.starts_with("no: "), "{name}: {text}");
+    }
     let seccomp = &features["linux"]["seccomp"];
     assert!(seccomp["archs"].as_array().unwrap().contains(&"SCMP_ARCH_X86_64".into()));
     assert!(

@@ -67,6 +67,22 @@ pub fn doctor(global: &Global) -> Vec<Finding> {
     findings
 }
 
+/// What a microVM on this machine would be made of, for programs: of each thing its path
+/// or `yes`, else `no` and why.
+pub fn microvm(global: &Global) -> [(&'static str, String); 3] {
+    let said = |finding: Finding| match finding.health {
+        Health::Good => finding.text,
+        _ => format!("no: {}", finding.text),
+    };
+    let kvm =
+        microvm::kvm::open().map_or_else(|failure| format!("no: {failure}"), |_| "yes".into());
+    [
+        ("accord.microvm.kvm", kvm),
+        ("accord.microvm.emulator", said(emulator())),
+        ("accord.microvm.kernel", said(guest_kernel(global))),
+    ]
+}
+
 /// The oldest kernel with everything that docs/kernel-features.md calls needed.
 const OLDEST: (u32, u32) = (5, 12);
 

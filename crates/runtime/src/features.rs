@@ -4,7 +4,7 @@ use accord_bundle::features::{self, Implemented};
 use oci_spec::runtime::Features;
 
 /// The features document; `annotations` are what the program says of itself.
-pub fn features(annotations: &[(&str, &str)]) -> Features {
+pub fn features(annotations: &[(&str, String)]) -> Features {
     let implemented = Implemented {
         seccomp: Some(accord_container::seccomp::knowledge()),
         apparmor: true,
@@ -14,7 +14,9 @@ pub fn features(annotations: &[(&str, &str)]) -> Features {
         rdma: true,
         ..Implemented::default()
     };
-    features::features(implemented, annotations)
+    let annotations: Vec<(&str, &str)> =
+        annotations.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    features::features(implemented, &annotations)
 }
 
 /// The version of the seccomp library, for `--version`.
