@@ -7,7 +7,7 @@ mod machine;
 
 use std::fs;
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -314,4 +314,53 @@ fn what_a_microvm_cannot_have_is_refused_by_name() {
         &mut create(|config| config["annotations"] = json!({"krun.variant": "sev"})),
         &["krun.variant"],
     );
+}
+
+#[test]
+fn the_emulator_has_nothing_of_the_host() {
+    let Some(host) = Host::new("the_emulator_has_nothing_of_the_host") else { return };
+    host.started("jailed", &["/bin/sleep", "1000"], |config| {
+        config["annotations"] = json!({"accord.accel": "emulate"});
+    });
+    let emulator = machine::of_monitor(host.pid("jailed"));
+    let status = fs::read_to_string(format!("/proc/{emulator}/status")).unwrap();
+    let lines = [
+        "CapInh:\t0000000000000000",
+        "CapPrm:\t0000000000000000",
+        "CapEff:\t0000000000000000",
+        "CapBnd:\t0000000000000000",
+        "CapAmb:\t0000000000000000",
+        "NoNewPrivs:\t1",
+        "Seccomp:\t2",
+    ];
+    for line in lines {
+        assert!(status.contains(line), "{line}: {status}");
+    }
+    // Its root: the host's programs and libraries, the kernel, /dev/null.
+    let root = format!("/proc/{emulator}/root");
+    let names = |path: String| {
+        let names = fs::read_dir(path).unwrap().map(|entry| entry.unwrap().file_name());
+        let mut names: Vec<String> = names.map(|name| name.into_string().unwrap()).collect();
+        names.sort();
+        names
+    };
+    let mut seen = names(root.clone());
+    seen.retain(|name| !["bin", "lib", "lib64", "sbin"].contains(&name.as_str()));
+    assert_eq!(seen, ["dev", "kernel", "usr"]);
+    assert_eq!(names(format!("{root}/dev")), ["null"]);
+    // Its descriptors: the channel, the file server's connection, the console, memory,
+    // events, its end of the tap device, and /dev/null in all other places.
+    let devices = ["/dev/null", "/dev/net/tun"].map(|path| fs::metadata(path).unwrap().rdev());
+    let mut sockets = 0;
+    for entry in fs::read_dir(format!("/proc/{emulator}/fd")).unwrap() {
+        let path = entry.unwrap().path();
+        let is = fs::read_link(&path).unwrap().into_os_string().into_string().unwrap();
+        let harmless = ["pipe:", "anon_inode:[eventfd]", "anon_inode:[signalfd]", "/memfd:"];
+        sockets += u32::from(is.starts_with("socket:"));
+        if !is.starts_with("socket:") && !harmless.iter().any(|kind| is.starts_with(kind)) {
+            let file = fs::metadata(&path).unwrap();
+            assert!(devices.contains(&file.rdev()), "{}: {is}", path.display());
+        }
+    }
+    assert_eq!(sockets, 2);
 }
