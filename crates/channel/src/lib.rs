@@ -26,6 +26,8 @@
 
 pub mod codec;
 pub mod control;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 mod message;
 pub mod names;
 pub mod pump;

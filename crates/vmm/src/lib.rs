@@ -24,6 +24,8 @@ mod bus;
 mod cpuid;
 mod devices;
 mod event_loop;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 mod memory;
 mod proof;
 mod vcpu;

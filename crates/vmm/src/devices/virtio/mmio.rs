@@ -283,6 +283,41 @@ fn half(features: u64, select: u32) -> u32 {
     }
 }
 
+/// What a driver writes first, as (offset, value): it knows the device, and wants no
+/// features but the age.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn beginning() -> [(u64, u32); 6] {
+    use status::{ACKNOWLEDGE, DRIVER, FEATURES_OK};
+    [
+        (register::STATUS, 0),
+        (register::STATUS, ACKNOWLEDGE),
+        (register::STATUS, ACKNOWLEDGE | DRIVER),
+        (register::DRIVER_FEATURES_SELECT, 1),
+        (register::DRIVER_FEATURES, 1),
+        (register::STATUS, ACKNOWLEDGE | DRIVER | FEATURES_OK),
+    ]
+}
+
+/// What it writes for a queue whose tables lie at `at`.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn queue(number: u32, size: u32, at: u32) -> [(u64, u32); 6] {
+    [
+        (register::QUEUE_SELECT, number),
+        (register::QUEUE_SIZE, size),
+        (register::DESCRIPTORS, at),
+        (register::AVAILABLE, at.wrapping_add(size.wrapping_mul(16))),
+        (register::USED, at.wrapping_add(size.wrapping_mul(32))),
+        (register::QUEUE_READY, 1),
+    ]
+}
+
+/// What it writes at last.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn ready() -> (u64, u32) {
+    let status = status::ACKNOWLEDGE | status::DRIVER | status::FEATURES_OK | status::DRIVER_OK;
+    (register::STATUS, status)
+}
+
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;

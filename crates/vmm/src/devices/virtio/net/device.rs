@@ -26,6 +26,12 @@ impl Net {
     pub(crate) fn new(tap: OwnedFd) -> Result<Self> {
         Ok(Self { tap: Tap::new(tap)? })
     }
+
+    /// For what takes the place of a tap device.
+    #[cfg(any(test, fuzzing))]
+    pub(crate) fn over(host: OwnedFd) -> Self {
+        Self { tap: Tap::over(host) }
+    }
 }
 
 impl Device for Net {

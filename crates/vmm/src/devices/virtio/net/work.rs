@@ -45,7 +45,7 @@ impl Tap {
         Ok(Self::over(host))
     }
 
-    fn over(host: OwnedFd) -> Self {
+    pub(super) fn over(host: OwnedFd) -> Self {
         let frame = vec![0; LONGEST];
         Self { host, receive: None, send: None, starved: false, frame }
     }
