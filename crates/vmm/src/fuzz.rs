@@ -103,7 +103,8 @@ impl Devices {
         }
         let queues = self.bus.devices().nth(number).map_or(0, |device| device.kicks().len());
         for queue in 0..u32::try_from(queues).unwrap_or(0) {
-            let at = from.wrapping_add(queue.wrapping_mul(PART)) % 0xf_f000 & !0xf;
+            let at = from.wrapping_add(queue.wrapping_mul(PART)) % 0xf_f000;
+            let at = at & !0xf;
             for (offset, value) in mmio::queue(queue, ENTRIES, at) {
                 let _news = write(offset, value)?;
             }
