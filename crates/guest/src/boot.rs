@@ -6,7 +6,7 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use accord_channel::names::{INIT_PROGRAM, MODULES, PORT, TAG};
+use accord_channel::names::{AGENT, INIT_PROGRAM, MODULES, PORT, TAG};
 use accord_container::compile::TREE;
 use accord_outcome::{Failure, Result};
 use accord_sys::exec::{CStrArray, execve};
@@ -15,9 +15,6 @@ use rustix::io::Errno;
 use rustix::mount::{MountFlags, mount, mount_bind_recursive, mount_move, mount_remount};
 use rustix::system::RebootCommand;
 
-/// The argument of the second execution.
-pub(crate) const AGAIN: &str = "agent";
-
 /// How long a device may take to appear.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -25,25 +22,30 @@ fn failed(step: &'static str, object: &str) -> impl Fn(Errno) -> Failure {
     move |errno| Failure::errno(step, object, errno.raw_os_error())
 }
 
-/// Puts a mount of its own in the place of the kernel's first root, read-only.
+/// Puts a mount of its own in the place of the kernel's first root.
 ///
 /// `pivot_root(2)` is impossible from the first root (it has no parent), and
-/// building a container needs it. Read-only, it also keeps the agent's binary out
-/// of the container's reach, so that the verbs need not protect it (CVE-2019-5736).
+/// building a container needs it. Where the kernel has mounted the shared tree, that
+/// is such a mount.
 pub(crate) fn root() -> Result<()> {
     const NEW: &str = "/root";
     mount_bind_recursive("/", NEW).map_err(failed("bind", "/"))?;
     rustix::process::chdir(NEW).map_err(failed("enter", NEW))?;
     mount_move(".", "/").map_err(failed("move root to", "/"))?;
     rustix::process::chroot(".").map_err(failed("enter", "/"))?;
-    rustix::process::chdir("/").map_err(failed("enter", "/"))?;
+    rustix::process::chdir("/").map_err(failed("enter", "/"))
+}
+
+/// Makes the root read-only. That also keeps the agent's binary out of the container's
+/// reach, so that the verbs need not protect it (CVE-2019-5736).
+pub(crate) fn read_only() -> Result<()> {
     let read_only = MountFlags::BIND | MountFlags::RDONLY;
     mount_remount("/", read_only, "").map_err(failed("make read-only", "/"))
 }
 
 /// Executes the agent from the new root: until then its binary is on the old one.
 pub(crate) fn again() -> Result<()> {
-    let strings = [INIT_PROGRAM, AGAIN].map(|word| CString::new(word).unwrap_or_default());
+    let strings = [INIT_PROGRAM, AGENT].map(|word| CString::new(word).unwrap_or_default());
     let strings = strings.each_ref().map(CString::as_c_str);
     let [path, _] = strings;
     let (mut args, mut env) = ([std::ptr::null(); 3], [std::ptr::null(); 1]);

@@ -17,7 +17,7 @@ mod boot;
 mod call;
 mod process;
 
-use accord_channel::names::INIT_PROGRAM;
+use accord_channel::names::{AGENT, INIT_PROGRAM};
 use accord_outcome::Result;
 
 /// Whether this process is the agent.
@@ -27,7 +27,7 @@ pub fn is_agent(program: &std::ffi::OsStr) -> bool {
 
 /// The agent. When it returns, the guest restarts, which ends the machine.
 pub fn main() {
-    let second = std::env::args_os().nth(1).is_some_and(|word| word == boot::AGAIN);
+    let second = std::env::args_os().nth(1).is_some_and(|word| word == AGENT);
     let done = if second { serve() } else { boot::root().and_then(|()| boot::again()) };
     if let Err(failure) = done {
         // The console is all that there is to tell it to.
@@ -41,6 +41,7 @@ pub fn main() {
 }
 
 fn serve() -> Result<()> {
+    boot::read_only()?;
     boot::mounts()?;
     boot::settings()?;
     boot::modules()?;

@@ -1,6 +1,6 @@
 //! QEMU's command line: a machine with nothing but what the guest uses.
 
-use accord_channel::names::{PORT, TAG};
+use accord_channel::names::{AGENT, INIT_PROGRAM, PORT, TAG};
 
 use crate::{KERNEL, Machine};
 
@@ -32,7 +32,6 @@ pub(crate) fn arguments(program: &str, machine: &Machine, taps: u32) -> Vec<Stri
         // Shared with the file server.
         ("-object", format!("memory-backend-memfd,id=ram,size={memory}M,share=on")),
         ("-kernel", KERNEL.into()),
-        ("-initrd", INITRAMFS.into()),
         ("-append", command_line(machine)),
         ("-chardev", "stdio,id=log,signal=off".into()),
         ("-chardev", format!("socket,id=channel,fd={CHANNEL}")),
@@ -49,6 +48,7 @@ pub(crate) fn arguments(program: &str, machine: &Machine, taps: u32) -> Vec<Stri
             "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny".into(),
         ),
     ];
+    let initramfs = machine.initramfs.then(|| ["-initrd".to_owned(), INITRAMFS.into()]);
     let flags = ["-nodefaults", "-no-user-config", "-no-reboot", "-nographic"];
     let network = (TAPS..).zip(0..taps).flat_map(|(fd, number)| {
         [
@@ -60,6 +60,7 @@ pub(crate) fn arguments(program: &str, machine: &Machine, taps: u32) -> Vec<Stri
     });
     std::iter::once(program.to_owned())
         .chain(flags.map(str::to_owned))
+        .chain(initramfs.into_iter().flatten())
         .chain(network)
         .chain(pairs.into_iter().flat_map(|(name, value)| [name.to_owned(), value]))
         .collect()
@@ -72,8 +73,18 @@ pub(crate) fn arguments(program: &str, machine: &Machine, taps: u32) -> Vec<Stri
 pub(crate) const COMMAND_LINE: &str =
     "console=hvc0 panic=-1 reboot=t quiet no_timer_check random.trust_cpu=on";
 
+/// Where the guest's kernel finds its root, if that is no initramfs; a word that it
+/// does not know is its first program's argument.
+pub(crate) fn root(machine: &Machine) -> String {
+    match machine.initramfs {
+        true => String::new(),
+        false => format!(" root={TAG} rootfstype=virtiofs rw init={INIT_PROGRAM} {AGENT}"),
+    }
+}
+
 fn command_line(machine: &Machine) -> String {
     let mut line = String::from(COMMAND_LINE);
+    line.push_str(&root(machine));
     if machine.acpi
         && let Some(khz) = machine.tsc_khz
     {

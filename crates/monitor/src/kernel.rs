@@ -1,7 +1,7 @@
 //! The guest's kernel: where it is found, and what it needs to find its devices.
 
 use std::fs::{self, File};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use accord_outcome::{Failure, Result};
@@ -59,19 +59,31 @@ impl Kernel {
     }
 }
 
-/// The kernel beside our binary. Where that is, the name says by which it was called:
-/// what runs may be a copy out of everybody's reach.
+/// The kernel beside our binary.
 fn beside_binary() -> Option<PathBuf> {
+    Some(called()?.with_file_name("vmlinux"))
+}
+
+/// Our binary as a file of the host, if it can be found.
+pub fn binary() -> Option<PathBuf> {
+    let (called, runs) = (called()?, fs::metadata("/proc/self/exe").ok()?);
+    let there = fs::metadata(&called).ok()?;
+    let same = (there.dev(), there.ino()) == (runs.dev(), runs.ino());
+    if same { std::path::absolute(called).ok() } else { None }
+}
+
+/// Where our binary is, the name says by which it was called: what runs may be a mount or
+/// a copy out of everybody's reach.
+fn called() -> Option<PathBuf> {
     let called = PathBuf::from(std::env::args_os().next()?);
-    let binary = match called.components().count() {
+    match called.components().count() {
         0 => None,
         1 => {
             let path = std::env::var_os("PATH")?;
             std::env::split_paths(&path).map(|dir| dir.join(&called)).find(|file| file.is_file())
         }
         _ => Some(called),
-    };
-    Some(binary?.with_file_name("vmlinux"))
+    }
 }
 
 fn unreadable(path: &Path, error: &std::io::Error) -> Failure {

@@ -71,6 +71,9 @@ pub struct Machine {
     pub memory_mib: u64,
     /// Its processors.
     pub vcpus: u32,
+    /// Whether it starts from an initramfs, which a kernel with modules needs; else its
+    /// root is the shared tree, with our binary in it.
+    pub initramfs: bool,
     /// Whether the kernel finds its devices by ACPI; else they are on its command line.
     pub acpi: bool,
     /// The host's time-stamp counter, in kHz: an emulated machine with ACPI has

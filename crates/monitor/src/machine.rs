@@ -27,6 +27,8 @@ use crate::{Engine, KERNEL, Machine as Config, virtual_machine};
 
 const SIGKILL: i32 = 9;
 
+const MOUNT_POINTS: [&str; 5] = ["dev", "proc", "sys", "run", "tree"];
+
 /// A child of the monitor.
 #[derive(Debug)]
 pub(crate) struct Child {
@@ -64,6 +66,9 @@ impl Machine {
     /// Switches it on.
     pub(crate) fn start(config: &Config, initramfs: OwnedFd, kvm: Option<OwnedFd>) -> Result<Self> {
         let ((channel, guest), (server, client)) = (pair()?, pair()?);
+        if !config.initramfs {
+            make_mount_points()?;
+        }
         let (log, console) = pipe_with(PipeFlags::CLOEXEC).map_err(failed("make", "console"))?;
         let taps = taps();
         let network = Network::start(taps.len(), &console)?;
@@ -71,11 +76,15 @@ impl Machine {
         let ends = Ends { channel: &guest, files: &client, taps: &taps, console: &console };
         let emulator = match (&config.engine, kvm) {
             (Engine::Emulator(program), _) => {
-                write_initramfs(initramfs)?;
+                if config.initramfs {
+                    write_initramfs(initramfs)?;
+                }
                 spawn(&console, true, || emulate(config, program, &ends))?
             }
             (Engine::Kvm, Some(kvm)) => {
-                spawn(&console, true, || virtualise(config, &kvm, &initramfs, &ends))?
+                let memory = accord_vmm::memory(config.memory_mib)?;
+                let handed = [kvm.as_fd(), memory.as_fd(), initramfs.as_fd()];
+                spawn(&console, true, || virtualise(config, handed, &ends))?
             }
             (Engine::Kvm, None) => return Err(Failure::text("use", "/dev/kvm", "it is not given")),
         };
@@ -91,13 +100,15 @@ impl Machine {
 
     /// Switches it off, and waits until nothing is left of it.
     pub(crate) fn stop(&self) {
-        for child in [&self.emulator, &self.files] {
+        let children = [&self.emulator, &self.files];
+        for child in children {
             let _gone = pidfd_send_signal(child.pidfd.as_fd(), SIGKILL).is_err();
-            let _reaped = wait(child.pid, true).is_ok();
         }
         let network = &self.network;
         let _asked = shutdown(&network.connection, Shutdown::Both).is_ok();
-        let _reaped = wait(network.child.pid, true).is_ok();
+        for child in children.into_iter().chain([&network.child]) {
+            let _reaped = wait(child.pid, true).is_ok();
+        }
     }
 }
 
@@ -173,9 +184,10 @@ fn pair() -> Result<(OwnedFd, OwnedFd)> {
 }
 
 impl Child {
-    /// How it ended, in words; it has, or is about to: what it has open is closed one by one.
+    /// How it ended, in words; it has, or is about to: what it has open is closed one by one,
+    /// and on a busy host giving its memory back takes a process seconds.
     pub(crate) fn how_it_ended(&self) -> String {
-        let patience = Timespec { tv_sec: 1, tv_nsec: 0 };
+        let patience = Timespec { tv_sec: 20, tv_nsec: 0 };
         let mut ended = [PollFd::new(&self.pidfd, PollFlags::IN)];
         let _ended = poll(&mut ended, Some(&patience)).is_ok();
         match wait(self.pid, false) {
@@ -183,9 +195,19 @@ impl Child {
             Ok(Some((_, Ended::Signalled { signal, .. }))) => {
                 format!("was killed by signal {signal}")
             }
-            _ => "is gone".into(),
+            _ => "has closed its connections and does not end".into(),
         }
     }
+}
+
+/// What the agent mounts the kernel's file systems on, where the tree is its root.
+fn make_mount_points() -> Result<()> {
+    for name in MOUNT_POINTS {
+        let path = Path::new(TREE).join(name);
+        std::fs::create_dir(&path)
+            .map_err(|error| Failure::io("make", path.as_os_str().as_encoded_bytes(), &error))?;
+    }
+    Ok(())
 }
 
 /// The emulator reads it by name: a file in memory, in its root.
@@ -247,15 +269,16 @@ impl Ends<'_> {
 }
 
 /// Becomes the virtual machine, which has nothing of the monitor's but what is placed.
-fn virtualise(config: &Config, kvm: &OwnedFd, initramfs: &OwnedFd, ends: &Ends<'_>) -> Result<()> {
+fn virtualise(config: &Config, handed: [BorrowedFd<'_>; 3], ends: &Ends<'_>) -> Result<()> {
     let path = Path::new(MACHINE).join(KERNEL.trim_start_matches('/'));
     let kernel = File::open(path).map_err(|error| Failure::io("open", "guest kernel", &error))?;
-    ends.place(&[kvm.as_fd(), initramfs.as_fd(), kernel.as_fd()])
+    let [kvm, memory, initramfs] = handed;
+    ends.place(&[kvm, memory, initramfs, kernel.as_fd()])
         .map_err(failed("jail", "virtual machine"))?;
     accord_jail::enter(MACHINE)?;
     accord_jail::give_up_rights()?;
-    let [channel, files, kvm, initramfs, kernel] = crate::descriptors(CHANNEL);
-    let first = CHANNEL.saturating_add(5);
+    let [channel, files, kvm, memory, initramfs, kernel] = crate::descriptors(CHANNEL);
+    let first = CHANNEL.saturating_add(6);
     let end = first.saturating_add(i32::try_from(ends.taps.len()).unwrap_or_default());
     let taps = (first..end).map(crate::descriptor).collect();
     #[expect(unsafe_code, reason = "the monitor's descriptors are none of the machine's business")]
@@ -266,7 +289,8 @@ fn virtualise(config: &Config, kvm: &OwnedFd, initramfs: &OwnedFd, ends: &Ends<'
         let handed = Handed {
             kvm,
             kernel: kernel.into(),
-            initramfs: initramfs.into(),
+            memory: memory.into(),
+            initramfs: config.initramfs.then(|| initramfs.into()),
             channel,
             files,
             taps,

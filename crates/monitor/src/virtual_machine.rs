@@ -3,7 +3,7 @@
 use accord_outcome::{Failure, Result};
 
 use crate::Machine;
-use crate::emulator::COMMAND_LINE;
+use crate::emulator::{COMMAND_LINE, root};
 
 /// The clock is the host's, and no timer is there to check it by; nor is a serial port.
 const ON_KVM: &str = "tsc=reliable no_timer_check 8250.nr_uarts=0";
@@ -12,6 +12,6 @@ const ON_KVM: &str = "tsc=reliable no_timer_check 8250.nr_uarts=0";
 pub(crate) fn config(machine: &Machine) -> Result<accord_vmm::Config> {
     let vcpus = u8::try_from(machine.vcpus)
         .map_err(|_| Failure::text("size", "microvm", "too many processors"))?;
-    let command_line = format!("{COMMAND_LINE} {ON_KVM}");
+    let command_line = format!("{COMMAND_LINE} {ON_KVM}{}", root(machine));
     Ok(accord_vmm::Config { memory_mib: machine.memory_mib, vcpus, command_line })
 }

@@ -36,6 +36,7 @@ use std::os::fd::OwnedFd;
 
 use accord_outcome::{Failure, Result};
 
+pub use memory::file as memory;
 pub use proof::prove;
 
 /// The machine.
@@ -56,8 +57,10 @@ pub struct Handed {
     pub kvm: OwnedFd,
     /// An ELF or a bzImage.
     pub kernel: File,
-    /// The guest's first root file system.
-    pub initramfs: File,
+    /// The guest's memory, as [`memory()`] makes it.
+    pub memory: File,
+    /// The guest's first root file system, if it has one.
+    pub initramfs: Option<File>,
     /// The console port of the agent.
     pub channel: OwnedFd,
     /// The connection to the file server.

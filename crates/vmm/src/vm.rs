@@ -102,7 +102,7 @@ pub(crate) fn give_memory(vm: &VmFd, memory: &Memory) -> Result<()> {
 impl Vm {
     pub(crate) fn build(config: &Config, mut handed: Handed) -> Result<Self> {
         let kvm = kvm(handed.kvm)?;
-        let memory = memory::make(config.memory_mib << 20)?;
+        let memory = memory::map(&handed.memory, config.memory_mib << 20)?;
         let vm = kvm.create_vm().map_err(failed("create", "virtual machine"))?;
         give_memory(&vm, &memory)?;
         vm.set_tss_address(TASK_STATE).map_err(failed("place", "task state"))?;
@@ -134,7 +134,7 @@ impl Vm {
             config,
             &names.join(" "),
             &mut handed.kernel,
-            &mut handed.initramfs,
+            handed.initramfs.as_mut(),
         )?;
         let supported = kvm
             .get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)

@@ -8,6 +8,7 @@
 //! |---|---|---|
 //! | `/tree/rootfs` | the root file system | the file server |
 //! | `/tree/mounts/N` | the source of the bind mount number N | the file server |
+//! | `/tree/init` | our own binary, where the guest's kernel needs no modules | the file server |
 //! | `/machine` | what an emulator needs: its program, the kernel | the emulator |
 //! | `/proc` | the kernel's | nobody: the monitor unmounts it when the machine runs |
 //! | `/dev/net/tun` | makes the tap device | nobody: unmounted, too |
@@ -34,6 +35,8 @@ use super::{Compiled, Compiler, Facts, Need, Pad, Settings, bytes};
 pub const TREE: &str = "/tree";
 /// The sources of bind mounts in it.
 pub const SHARED: &str = "/tree/mounts";
+/// What the guest executes first, in the tree.
+const INIT: &str = "/tree/init";
 /// Makes tap devices.
 pub const TUN: &str = "/dev/net/tun";
 /// The emulator's root.
@@ -44,6 +47,8 @@ pub const MACHINE: &str = "/machine";
 pub struct Monitor {
     /// The empty directory that becomes its root.
     pub jail: PathBuf,
+    /// Our own binary, if the guest starts it from the shared tree.
+    pub init: Option<PathBuf>,
     /// Files and directories of the host that the emulator sees, read-only: from, and where.
     pub machine: Vec<(PathBuf, PathBuf)>,
     /// Symbolic links in the emulator's root: where, and what it says.
@@ -78,6 +83,7 @@ pub fn compile_monitor<'a>(
     compiler.push(Op::NewSession);
     compiler.jail(monitor)?;
     compiler.tree()?;
+    compiler.init(monitor)?;
     compiler.machine(monitor)?;
     if process.terminal().unwrap_or(false) {
         compiler.pseudo_terminals()?;
@@ -115,7 +121,7 @@ pub fn compile_proxy<'a>(
     compiler.finish(&[], Namespaces::default())
 }
 
-/// Neither devices nor programs that gain rights: for what only the emulator reads.
+/// Neither devices nor programs that gain rights: for what the machine only reads.
 fn sealed() -> Change {
     const NOSUID_NODEV: u64 = 0x2 | 0x4;
     Change { set: Attributes(Attributes::READ_ONLY.0 | NOSUID_NODEV), ..Change::default() }
@@ -211,6 +217,13 @@ impl<'a> Compiler<'a, '_> {
             self.share(&source, from, target, meant, recursive, change(&options), unfollowed)?;
         }
         Ok(())
+    }
+
+    /// What the guest executes first, read-only on both sides.
+    fn init(&mut self, monitor: &Monitor) -> Result<()> {
+        let Some(binary) = &monitor.init else { return Ok(()) };
+        let (from, target) = (self.pad.text(bytes(binary))?, self.pad.text(INIT)?);
+        self.share(binary, from, target, None, false, sealed(), false)
     }
 
     #[expect(clippy::too_many_arguments, reason = "a bind mount has as many")]

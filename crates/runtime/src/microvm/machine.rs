@@ -121,6 +121,7 @@ pub(super) fn of(
     spec: &Spec,
     size: &Size,
     kernel: &Kernel,
+    binary: Option<&Path>,
 ) -> Result<(Machine, Option<OwnedFd>)> {
     let patience = annotation(spec, "accord.boot_timeout")?.unwrap_or(PATIENCE);
     let (engine, kvm) = match accel {
@@ -138,6 +139,7 @@ pub(super) fn of(
         engine,
         memory_mib: size.memory_mib,
         vcpus: size.vcpus,
+        initramfs: !kernel.modules.is_empty() || binary.is_none(),
         acpi: kernel.wants_acpi(),
         tsc_khz: tsc_khz(),
         patience,

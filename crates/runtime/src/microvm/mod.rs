@@ -16,7 +16,7 @@ pub(crate) use guest::refuse_descriptors;
 pub(crate) use machine::emulator;
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use accord_bundle::Bundle;
@@ -24,7 +24,7 @@ use accord_bundle::state::Isolation;
 use accord_cgroup::Cgroup;
 use accord_channel::Request;
 use accord_container::compile::Monitor;
-use accord_monitor::{KERNEL, KVM, NAME, Orders, PASSED, initramfs, kernel::Kernel};
+use accord_monitor::{KERNEL, KVM, NAME, Orders, PASSED, initramfs, kernel, kernel::Kernel};
 use accord_outcome::{Failure, Quoted, Result};
 use oci_spec::runtime::{LinuxMemory, LinuxResources, Process, Spec};
 use rustix::fs::{MemfdFlags, memfd_create};
@@ -76,6 +76,8 @@ fn accel(rt: &Runtime, spec: &Spec) -> Result<Accel> {
 pub(crate) struct Prepared {
     orders: Orders,
     kernel: Kernel,
+    /// Our own binary, if the guest starts it from the shared tree.
+    init: Option<PathBuf>,
     /// `/dev/kvm`, if the machine is run by it.
     kvm: Option<OwnedFd>,
     /// The configuration as it counts on the host.
@@ -97,7 +99,10 @@ impl Prepared {
         let vm = bundle.spec.vm().as_ref().map(|vm| vm.kernel().path().clone());
         let kernel = Kernel::find(asked.or(vm.as_deref()))?;
         let size = machine::Size::of(bundle)?;
-        let (machine, kvm) = machine::of(accel(rt, &bundle.spec)?, &bundle.spec, &size, &kernel)?;
+        let accel = accel(rt, &bundle.spec)?;
+        let init = kernel::binary();
+        let (machine, kvm) = machine::of(accel, &bundle.spec, &size, &kernel, init.as_deref())?;
+        let init = init.filter(|_| !machine.initramfs);
         let host = machine::on_host(&bundle.spec, &size, &machine.engine);
         let orders = Orders {
             id: id.to_owned(),
@@ -105,7 +110,7 @@ impl Prepared {
             terminal: process.terminal().unwrap_or(false),
             machine,
         };
-        Ok(Self { orders, kernel, kvm, host })
+        Ok(Self { orders, kernel, init, kvm, host })
     }
 
     /// What the monitor's plan needs.
@@ -114,6 +119,7 @@ impl Prepared {
         machine.push((self.kernel.path.clone(), KERNEL.into()));
         Monitor {
             jail: entry.dir.join(JAIL),
+            init: self.init.clone(),
             machine,
             links,
             pass: PASSED.into_iter().chain(self.kvm.as_ref().map(|_| KVM)).collect(),
@@ -123,11 +129,14 @@ impl Prepared {
 
     /// Opens what the monitor is handed; the container's state directory is there.
     pub(crate) fn open(self, entry: &Entry, cgroup: &Cgroup) -> Result<Passed> {
-        let binary = PathBuf::from("/proc/self/exe");
+        let none = |errno: Errno| Failure::errno("make", "initramfs", errno.raw_os_error());
         let passed = Passed {
             orders: memory("orders", &self.orders)?,
             control: verbs::listen(entry)?,
-            initramfs: initramfs::make(&binary, &self.kernel.modules)?,
+            initramfs: match self.init {
+                Some(_) => memfd_create("none", MemfdFlags::CLOEXEC).map_err(none)?,
+                None => initramfs::make(Path::new("/proc/self/exe"), &self.kernel.modules)?,
+            },
             limit: machine::memory_limit(cgroup)?,
             kvm: self.kvm,
         };

@@ -48,14 +48,16 @@ pub(crate) fn load(
     config: &Config,
     devices: &str,
     kernel: &mut File,
-    initramfs: &mut File,
+    initramfs: Option<&mut File>,
 ) -> Result<GuestAddress> {
     let mut params = boot_params::default();
     let mut entry = load_kernel(memory, kernel, &mut params)?;
     if params.hdr.setup_sects != 0 {
         entry.0 = entry.0.saturating_add(BZIMAGE_ENTRY);
     }
-    load_initramfs(memory, initramfs, &mut params)?;
+    if let Some(initramfs) = initramfs {
+        load_initramfs(memory, initramfs, &mut params)?;
+    }
 
     let words = format!("{} {devices}", config.command_line);
     let failed = said("write", "kernel command line");
@@ -187,7 +189,8 @@ mod tests {
     fn everything_is_where_the_zero_page_says() {
         let memory = make(64 << 20).unwrap();
         let entry =
-            load(&memory, &config(), "device=1", &mut file(&elf()), &mut file(b"archive")).unwrap();
+            load(&memory, &config(), "device=1", &mut file(&elf()), Some(&mut file(b"archive")))
+                .unwrap();
         assert_eq!(entry.0, 0x0100_0000);
         let params: boot_params = memory.read_obj(GuestAddress(ZERO_PAGE)).unwrap();
         let (initramfs, size) = (params.hdr.ramdisk_image, params.hdr.ramdisk_size);
@@ -211,8 +214,7 @@ mod tests {
     fn what_is_no_kernel_is_refused() {
         let memory = make(64 << 20).unwrap();
         for bytes in [&b"#!/bin/sh\n"[..], &[0; 4096], b"\x7fELF"] {
-            let failure =
-                load(&memory, &config(), "", &mut file(bytes), &mut file(b"")).unwrap_err();
+            let failure = load(&memory, &config(), "", &mut file(bytes), None).unwrap_err();
             assert!(failure.to_string().contains("kernel"), "{failure}");
         }
     }
@@ -220,7 +222,7 @@ mod tests {
     #[test]
     fn a_kernel_outside_of_the_memory_is_refused() {
         let memory = make(8 << 20).unwrap();
-        let failure = load(&memory, &config(), "", &mut file(&elf()), &mut file(b"")).unwrap_err();
+        let failure = load(&memory, &config(), "", &mut file(&elf()), None).unwrap_err();
         assert!(failure.to_string().contains("too little memory"), "{failure}");
     }
 
@@ -229,7 +231,8 @@ mod tests {
         let memory = make(64 << 20).unwrap();
         let big = file(b"");
         big.set_len(63 << 20).unwrap();
-        let failure = load(&memory, &config(), "", &mut file(&elf()), &mut { big }).unwrap_err();
+        let failure =
+            load(&memory, &config(), "", &mut file(&elf()), Some(&mut { big })).unwrap_err();
         assert!(failure.to_string().contains("do not fit"), "{failure}");
     }
 }
