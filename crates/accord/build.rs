@@ -19,9 +19,10 @@ fn commit() {
     }
 }
 
-/// What `run` and `exec` need of the binary lies together (`order.txt`, made by
-/// `bench/order`), so that little of it is read and mapped; and the addresses that are
-/// adjusted at the start are listed as bits, not as records of 24 bytes.
+/// How the binary is linked: a release begins at `accord_sys::entry`; what `run` and `exec` need of it
+/// lies together (`order.txt`, made by `bench/order`), so that little of it is read and mapped;
+/// and the addresses that are adjusted at the start are listed as bits, not as records of 24
+/// bytes.
 fn layout() {
     let order = Path::new(env!("CARGO_MANIFEST_DIR")).join("order.txt");
     println!("cargo::rerun-if-changed={}", order.display());
@@ -30,6 +31,7 @@ fn layout() {
     fs::write(&script, together(&names)).unwrap_or_default();
     for option in [
         format!("--script={}", script.display()),
+        // The C library's functions have no sections of their own to be named in the script.
         format!("--symbol-ordering-file={}", order.display()),
         // A name that is gone, after a change of the code or the compiler, does no harm.
         "--no-warn-symbol-ordering".into(),
@@ -37,24 +39,24 @@ fn layout() {
     ] {
         println!("cargo::rustc-link-arg-bins=-Wl,{option}");
     }
+    if env::var("PROFILE").is_ok_and(|profile| profile == "release") {
+        // Without optimisation even a comparison is a call, by an address that is not in place
+        // yet; the verbs do then what was not done before `main`.
+        println!("cargo::rustc-link-arg-bins=-Wl,--entry=accord_entry");
+    }
     println!("cargo::rerun-if-env-changed=ACCORD_LINK_MAP");
     if let Ok(map) = env::var("ACCORD_LINK_MAP") {
         println!("cargo::rustc-link-arg-bins=-Wl,-Map={map}");
     }
 }
 
-/// A linker script that puts these functions in front, in whatever order. The hash at the
-/// end of a name changes with the crates that its own depends on, and does not count.
-fn together(names: &str) -> String {
-    let pattern = |name: &str| match name.rfind("17h") {
-        Some(hash) if name.ends_with('E') => format!("        .text.{}17h*\n", &name[..hash]),
-        _ => format!("        .text.{name}\n"),
-    };
-    let mut patterns: Vec<String> = names.lines().map(pattern).collect();
-    patterns.sort_unstable();
-    patterns.dedup();
-    let patterns = patterns.concat();
-    format!("SECTIONS {{\n    .text.used : {{ *(\n{patterns}    ) }}\n}} INSERT BEFORE .text;\n")
+/// A linker script that puts these functions, by patterns of their names, in front.
+fn together(patterns: &str) -> String {
+    let sections: String = patterns
+        .lines()
+        .map(|pattern| format!("        *(.text.{pattern} .text.unlikely.{pattern})\n"))
+        .collect();
+    format!("SECTIONS {{\n    .text.used : {{\n{sections}    }}\n}} INSERT BEFORE .text;\n")
 }
 
 fn git(args: &[&str]) -> Option<String> {

@@ -44,7 +44,6 @@ pub use kill::kill;
 pub use pause::{pause, resume};
 pub use plan::plan;
 pub use run::run;
-pub use sealed::protect_early;
 pub use start::start;
 pub use update::update;
 

@@ -2,13 +2,16 @@
 //!
 //! A process of ours enters the container, and its `/proc/PID/exe` leads to the
 //! binary on the host: a container whose program is `/proc/self/exe` could open
-//! it and write to it once it is not busy. So before anything else the verbs
-//! that enter a container execute themselves again from where nobody can write:
-//! a detached read-only mount of the same file, which costs four system calls
-//! and no copy; or, without the right to mount, a sealed copy in memory. A
-//! binary that this user cannot write to needs neither.
+//! it and write to it once it is not busy. So the verbs that enter a container
+//! execute themselves again from where nobody can write: a detached read-only
+//! mount of the same file, which costs four system calls and no copy; or,
+//! without the right to mount, a sealed copy in memory. A binary that this user
+//! cannot write to needs neither.
+//!
+//! Mostly that has been done before `main` (`accord_sys::entry`). Here it is made
+//! sure of, whatever the command line was.
 
-use std::ffi::{CStr, CString, OsString};
+use std::ffi::{CStr, CString};
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
@@ -24,17 +27,6 @@ use rustix::io::Errno;
 use rustix::mount::{OpenTreeFlags, open_tree};
 
 const SELF: &str = "/proc/self/exe";
-
-/// Does what the verbs that enter a container do first, before the command line is read
-/// twice. Only these verbs' names count: a word that is something else costs an execution.
-///
-/// A failure is found again, and told, by the verb.
-pub fn protect_early() {
-    let enters = |word: OsString| ["create", "run", "exec"].iter().any(|verb| word == *verb);
-    if std::env::args_os().any(enters) {
-        let _protected = protect().is_ok();
-    }
-}
 
 /// Makes sure that this process runs from where nobody can write; returns only if it does.
 ///

@@ -1,9 +1,9 @@
 //! Who the program is: capabilities.
 
-use accord_sys::Result;
 use accord_sys::security::{
     CapabilitySets, capget, capset, drop_bounding, in_bounding_set, raise_ambient,
 };
+use accord_sys::{Errno, Result};
 
 use crate::plan::Capabilities;
 
@@ -18,8 +18,15 @@ fn bit(number: u8) -> u64 {
 /// Removes all but `keep` from the bounding set.
 pub(crate) fn cut_bounding_set(keep: Capabilities) -> Result<()> {
     for number in NUMBERS {
-        if keep.0 & bit(number) == 0 && in_bounding_set(number) {
-            drop_bounding(number)?;
+        if keep.0 & bit(number) != 0 {
+            continue;
+        }
+        match drop_bounding(number) {
+            // The kernel has no capability of this number, nor of a greater one.
+            Err(Errno::INVAL) => break,
+            // Without CAP_SETPCAP, which what is out already does not need.
+            Err(Errno::PERM) if !in_bounding_set(number) => {}
+            other => other?,
         }
     }
     Ok(())

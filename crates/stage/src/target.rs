@@ -102,14 +102,14 @@ pub(crate) fn open_or_make(
     make: Make,
     strict: bool,
 ) -> Result<OwnedFd> {
-    match open(root, path, strict) {
-        Err(Errno::NOENT) => {}
-        other => return other,
-    }
     let mut wanted = Path::of(&[path.to_bytes()])?;
     for _ in 0..MAX_LINKS {
+        match open(root, wanted.as_c_str()?, strict) {
+            Err(Errno::NOENT) => {}
+            other => return other,
+        }
         match make_missing(root, &wanted, make, strict)? {
-            Made::All => return open(root, wanted.as_c_str()?, strict),
+            Made::All(target) => return Ok(target),
             Made::Link(next) => wanted = next,
         }
     }
@@ -118,28 +118,19 @@ pub(crate) fn open_or_make(
 
 #[expect(clippy::large_enum_variant, reason = "there is no heap to box it in")]
 enum Made {
-    All,
+    /// Everything: this is the last component.
+    All(OwnedFd),
     /// A dangling link is on the way; this is the path with the link replaced by what it says.
     Link(Path),
 }
 
 fn make_missing(root: BorrowedFd<'_>, wanted: &Path, make: Make, strict: bool) -> Result<Made> {
     let path = wanted.as_bytes();
-    let mut parent = open(root, c"/", strict)?;
-    let mut done = 0usize;
+    let (mut parent, mut done) = deepest_existing(root, path, strict)?;
     while let Some((start, end)) = next_component(path, done) {
-        let prefix = Path::of(&[path.get(..end).ok_or(Errno::INVAL)?])?;
         let name = Path::of(&[path.get(start..end).ok_or(Errno::INVAL)?])?;
         done = end;
         let last = next_component(path, end).is_none();
-        match open(root, prefix.as_c_str()?, strict) {
-            Ok(fd) => {
-                parent = fd;
-                continue;
-            }
-            Err(Errno::NOENT) => {}
-            Err(errno) => return Err(errno),
-        }
         let made = if last && make == Make::File {
             let mode = Mode::from_raw_mode(0o644);
             mknodat(&parent, name.as_c_str()?, FileType::RegularFile, mode, 0)
@@ -147,7 +138,10 @@ fn make_missing(root: BorrowedFd<'_>, wanted: &Path, make: Make, strict: bool) -
             mkdirat(&parent, name.as_c_str()?, Mode::from_raw_mode(0o755))
         };
         match made {
-            Ok(()) => parent = open(root, prefix.as_c_str()?, strict)?,
+            Ok(()) => {
+                let prefix = Path::of(&[path.get(..end).ok_or(Errno::INVAL)?])?;
+                parent = open(root, prefix.as_c_str()?, strict)?;
+            }
             // Another container with this root made it just now: no link is opened when strict,
             // so it is not one. Look again.
             Err(Errno::EXIST) if strict => return Ok(Made::Link(Path::of(&[path])?)),
@@ -159,7 +153,28 @@ fn make_missing(root: BorrowedFd<'_>, wanted: &Path, make: Make, strict: bool) -
             Err(errno) => return Err(errno),
         }
     }
-    Ok(Made::All)
+    Ok(Made::All(parent))
+}
+
+/// The longest part of a path that is there, mostly its parent, and where it ends.
+fn deepest_existing(root: BorrowedFd<'_>, path: &[u8], strict: bool) -> Result<(OwnedFd, usize)> {
+    let mut end = path.len();
+    loop {
+        end = last_component(path, end);
+        let prefix = Path::of(&[b"/", path.get(..end).ok_or(Errno::INVAL)?])?;
+        match open(root, prefix.as_c_str()?, strict) {
+            Err(Errno::NOENT) if end > 0 => {}
+            other => return Ok((other?, end)),
+        }
+    }
+}
+
+/// Where the last component of the first `end` bytes begins; 0 if there is one at most.
+fn last_component(path: &[u8], end: usize) -> usize {
+    let path = path.get(..end).unwrap_or_default();
+    let slash = |byte: &u8| *byte == b'/';
+    let end = path.iter().rposition(|byte| !slash(byte)).unwrap_or(0);
+    path.get(..end).unwrap_or_default().iter().rposition(slash).map_or(0, |at| at.saturating_add(1))
 }
 
 /// The next run of bytes that are not slashes at or after `from`.

@@ -9,6 +9,7 @@
 #![expect(unsafe_code, reason = "raw system calls are this crate's purpose")]
 
 pub mod bpf;
+pub mod entry;
 pub mod exec;
 pub mod kernel;
 pub mod mount;

@@ -11,7 +11,6 @@ use syscalls::Sysno;
 use crate::{Errno, Result, arg, call, int, owned, word};
 
 const SIGCHLD: u64 = 17;
-const SIG_DFL: usize = 0;
 /// The kernel's signal sets are 64 bits.
 const SIGSET_BYTES: usize = 8;
 
@@ -126,15 +125,22 @@ pub fn keep_child_status() {
 }
 
 fn default_action(signal: usize) {
-    let action = kernel_sigaction {
-        sa_handler_kernel: None,
-        sa_flags: 0,
-        sa_restorer: None,
-        // SAFETY: a signal set is plain integers, all zero is the empty set.
-        sa_mask: unsafe { core::mem::zeroed() },
-    };
-    debug_assert_eq!(SIG_DFL, 0);
-    let args = [signal, (&raw const action).addr(), 0, SIGSET_BYTES, 0, 0];
+    const SIG_DFL: usize = 0;
+    dispose(signal, SIG_DFL);
+}
+
+/// Lets a signal be ignored.
+pub(crate) fn ignore(signal: usize) {
+    const SIG_IGN: usize = 1;
+    dispose(signal, SIG_IGN);
+}
+
+/// `rt_sigaction(2)` without a handler.
+fn dispose(signal: usize, disposition: usize) {
+    // struct kernel_sigaction: the disposition, flags, restorer, and the empty set.
+    let action = [disposition, 0, 0, 0];
+    const { assert!(size_of::<kernel_sigaction>() == size_of::<[usize; 4]>()) };
+    let args = [signal, action.as_ptr().addr(), 0, SIGSET_BYTES, 0, 0];
     // SAFETY: `action` is a whole sigaction. KILL and STOP say EINVAL, which is right.
     let _set = unsafe { call(Sysno::rt_sigaction, args) };
 }

@@ -5,6 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use accord_conform::leftovers;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -159,6 +160,9 @@ impl Drop for Host {
         for entry in fs::read_dir(self.path("state")).into_iter().flatten().flatten() {
             let id = entry.file_name();
             drop(self.accord(&["delete", "--force", id.to_str().unwrap()]).output());
+        }
+        for path in leftovers::cgroups(Some(&self.cgroup)) {
+            leftovers::remove_cgroup(&path);
         }
     }
 }

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use accord_conform::leftovers;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -145,8 +146,13 @@ impl Host {
 
 impl Drop for Host {
     fn drop(&mut self) {
-        for cgroup in self.cgroups() {
-            fs::remove_dir(cgroup).ok();
+        // Of a test that failed, or was about containers that stay.
+        for entry in fs::read_dir(self.path("state")).into_iter().flatten().flatten() {
+            let id = entry.file_name();
+            drop(self.accord(&["delete", "--force", id.to_str().unwrap()]).output());
+        }
+        for path in leftovers::cgroups(Some(&self.cgroup)) {
+            leftovers::remove_cgroup(&path);
         }
     }
 }
