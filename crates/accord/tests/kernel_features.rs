@@ -6,6 +6,7 @@ mod host;
 
 use std::process::{Command, Output, Stdio};
 
+use rustix::fs::{StatVfsMountFlags, statvfs};
 use serde_json::{Value, json};
 
 use host::{Host, has_strace};
@@ -38,6 +39,9 @@ fn a_container_without_a_needed_call_is_one_clear_error() {
         return;
     }
     let bundle = host.bundle("c", &["/bin/true"], |_| ());
+    // Where nobody can write to the binary it need not be protected.
+    let binary = statvfs(env!("CARGO_BIN_EXE_accord")).unwrap();
+    let read_only = binary.f_flag.contains(StatVfsMountFlags::RDONLY);
     let rootfs = format!("mount rootfs \"{}\"", host.path("rootfs").display());
     for (call, text) in [
         ("clone3", "make process in new namespaces mount|pid|network|ipc|uts"),
@@ -53,6 +57,9 @@ fn a_container_without_a_needed_call_is_one_clear_error() {
         ("pivot_root", "change root to rootfs"),
         ("signalfd4", "wait for \"signals\""),
     ] {
+        if read_only && text.starts_with("protect") {
+            continue;
+        }
         let output = without(&host, call, &["run", "--bundle", bundle.to_str().unwrap(), "c"]);
         assert_one_error(&output, 1, text);
         host.assert_clean();

@@ -121,6 +121,9 @@ pub const COULD_NOT_RUN: u8 = 2;
 
 /// Runs the suite: 0 if all conform, 1 if one departs. With a failure it is [`COULD_NOT_RUN`].
 pub fn run(args: &ConformArgs) -> Result<u8, Failure> {
+    // What our caller has left open is none of a runtime's circumstances.
+    accord_sys::process::close_on_exec_from(3)
+        .map_err(|errno| Failure::errno("close", "descriptors", errno.raw_os_error()))?;
     if let Some(order) = &args.launch {
         let launch: Launch = serde_json::from_str(order)
             .map_err(|error| Failure::text("read order", "", error.to_string()))?;

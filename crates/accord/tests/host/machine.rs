@@ -1,4 +1,7 @@
 //! What the tests of microVMs share. Needs root, QEMU and a guest kernel.
+//!
+//! `$ACCORD_TEST_BINARY` takes the place of the binary that was built for the tests, and
+//! `$ACCORD_TEST_MACHINE` are options of every command: `--accel kvm --kernel FILE`.
 #![allow(dead_code, reason = "not every test needs all of it")]
 
 use std::fs;
@@ -49,12 +52,15 @@ impl Host {
         ] {
             std::os::unix::fs::symlink("busybox", bin.join(applet)).unwrap();
         }
-        // The guest's initramfs holds the binary: without what only a debugger reads.
-        let stripped = Command::new("strip")
-            .args(["-o".as_ref(), dir.path().join("accord").as_os_str()])
-            .arg(env!("CARGO_BIN_EXE_accord"))
-            .status();
-        assert!(stripped.unwrap().success());
+        let accord = dir.path().join("accord");
+        if let Some(binary) = std::env::var_os("ACCORD_TEST_BINARY") {
+            fs::copy(binary, accord).unwrap();
+        } else {
+            // The guest's initramfs holds the binary: without what only a debugger reads.
+            let mut strip = Command::new("strip");
+            strip.arg("-o").arg(accord).arg(env!("CARGO_BIN_EXE_accord"));
+            assert!(strip.status().unwrap().success());
+        }
         let cgroup = format!("accord-test-{}-{test}", std::process::id());
         Some(Self { dir, cgroup })
     }
@@ -84,6 +90,8 @@ impl Host {
 
     pub(crate) fn accord(&self, args: &[&str]) -> Command {
         let mut command = Command::new(self.path("accord"));
+        let machine = std::env::var("ACCORD_TEST_MACHINE").unwrap_or_default();
+        command.args(machine.split_ascii_whitespace());
         command.arg("--root").arg(self.path("state")).args(args).stdin(Stdio::null());
         command
     }
