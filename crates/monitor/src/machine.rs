@@ -27,7 +27,7 @@ use crate::{Engine, KERNEL, Machine as Config, virtual_machine};
 
 const SIGKILL: i32 = 9;
 
-const MOUNT_POINTS: [&str; 5] = ["dev", "proc", "sys", "run", "tree"];
+const MOUNT_POINTS: [&str; 4] = ["proc", "sys", "run", "tree"];
 
 /// A child of the monitor.
 #[derive(Debug)]

@@ -9,6 +9,7 @@
 //! | `/tree/rootfs` | the root file system | the file server |
 //! | `/tree/mounts/N` | the source of the bind mount number N | the file server |
 //! | `/tree/init` | our own binary, where the guest's kernel needs no modules | the file server |
+//! | `/tree/dev/null` | for that binary until it has mounted `/dev` | the file server |
 //! | `/machine` | what an emulator needs: its program, the kernel | the emulator |
 //! | `/proc` | the kernel's | nobody: the monitor unmounts it when the machine runs |
 //! | `/dev/net/tun` | makes the tap device | nobody: unmounted, too |
@@ -37,6 +38,9 @@ pub const TREE: &str = "/tree";
 pub const SHARED: &str = "/tree/mounts";
 /// What the guest executes first, in the tree.
 const INIT: &str = "/tree/init";
+/// The guest's kernel knows it by its number.
+const GUESTS_NULL: &str = "/tree/dev/null";
+const NULL: &str = "/dev/null";
 /// Makes tap devices.
 pub const TUN: &str = "/dev/net/tun";
 /// The emulator's root.
@@ -138,8 +142,8 @@ impl<'a> Compiler<'a, '_> {
         for target in [TREE, MACHINE] {
             self.small(target, "tmpfs", &[("mode", "755")])?;
         }
-        let null = self.pad.text("/dev/null")?;
-        self.share(Path::new("/dev/null"), null, null, None, false, Change::default(), false)?;
+        let null = self.pad.text(NULL)?;
+        self.share(Path::new(NULL), null, null, None, false, Change::default(), false)?;
         self.tun()?;
         self.proc()
     }
@@ -219,11 +223,15 @@ impl<'a> Compiler<'a, '_> {
         Ok(())
     }
 
-    /// What the guest executes first, read-only on both sides.
+    /// What the guest executes first, read-only on both sides, and what that needs to begin:
+    /// it may be there before the console is, and a program opens this in the place of
+    /// standard streams that are not.
     fn init(&mut self, monitor: &Monitor) -> Result<()> {
         let Some(binary) = &monitor.init else { return Ok(()) };
         let (from, target) = (self.pad.text(bytes(binary))?, self.pad.text(INIT)?);
-        self.share(binary, from, target, None, false, sealed(), false)
+        self.share(binary, from, target, None, false, sealed(), false)?;
+        let (null, target) = (self.pad.text(NULL)?, self.pad.text(GUESTS_NULL)?);
+        self.share(Path::new(NULL), null, target, None, false, Change::default(), false)
     }
 
     #[expect(clippy::too_many_arguments, reason = "a bind mount has as many")]
