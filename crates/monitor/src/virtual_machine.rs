@@ -13,5 +13,10 @@ pub(crate) fn config(machine: &Machine) -> Result<accord_vmm::Config> {
     let vcpus = u8::try_from(machine.vcpus)
         .map_err(|_| Failure::text("size", "microvm", "too many processors"))?;
     let command_line = format!("{COMMAND_LINE} {ON_KVM}{}", root(machine));
-    Ok(accord_vmm::Config { memory_mib: machine.memory_mib, vcpus, command_line })
+    Ok(accord_vmm::Config {
+        memory_mib: machine.memory_mib,
+        vcpus,
+        acpi: machine.acpi,
+        command_line,
+    })
 }

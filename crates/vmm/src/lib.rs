@@ -46,6 +46,9 @@ pub struct Config {
     pub memory_mib: u64,
     /// Its processors.
     pub vcpus: u8,
+    /// Whether the kernel finds the machine in ACPI tables, else in an MP table and its
+    /// command line.
+    pub acpi: bool,
     /// What its kernel is told, besides where the devices are.
     pub command_line: String,
 }

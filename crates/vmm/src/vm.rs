@@ -122,17 +122,15 @@ impl Vm {
             devices.push(Box::new(Net::new(tap)?));
         }
         let mut transports = Vec::new();
-        let mut names = Vec::new();
         for (number, device) in devices.into_iter().enumerate() {
             let device = Transport::new(device, memory.clone()).map_err(io("make", "device"))?;
             connect(&vm, number, &device).map_err(failed("connect", "device"))?;
             transports.push(device);
-            names.push(bus::named(number));
         }
         let entry = boot::load(
             &memory,
             config,
-            &names.join(" "),
+            transports.len(),
             &mut handed.kernel,
             handed.initramfs.as_mut(),
         )?;

@@ -126,8 +126,8 @@ pub(super) fn of(
     let patience = annotation(spec, "accord.boot_timeout")?.unwrap_or(PATIENCE);
     let (engine, kvm) = match accel {
         Accel::Emulate => (emulated()?, None),
-        Accel::Kvm => (Engine::Kvm, Some(usable(kernel)?)),
-        Accel::Auto => match usable(kernel) {
+        Accel::Kvm => (Engine::Kvm, Some(kvm::open()?)),
+        Accel::Auto => match kvm::open() {
             Ok(kvm) => (Engine::Kvm, Some(kvm)),
             Err(failure) => {
                 log::debug!("no KVM: {failure}");
@@ -145,17 +145,6 @@ pub(super) fn of(
         patience,
     };
     Ok((machine, kvm))
-}
-
-/// `/dev/kvm`, if it can run this kernel.
-fn usable(kernel: &Kernel) -> Result<OwnedFd> {
-    let device = kvm::open()?;
-    if kernel.wants_acpi() {
-        let cause = "a distribution's kernel finds its devices by ACPI, which the virtual machine \
-                     on KVM does not have yet; Accord's own kernel needs none (make kernel)";
-        return Err(Failure::text("use", "/dev/kvm", cause));
-    }
-    Ok(device)
 }
 
 fn emulated() -> Result<Engine> {

@@ -8,9 +8,11 @@
 //! | 0x9000 | page tables ([`registers`]) |
 //! | 0x20000 | the command line |
 //! | 0x9fc00 | the table of processors and interrupts ([`mp_table`]) |
+//! | 0xe0000 | ... or ACPI tables ([`acpi`]) |
 //! | 1 MiB and up | the kernel |
 //! | end of the low memory | the initramfs |
 
+mod acpi;
 mod mp_table;
 mod registers;
 
@@ -23,7 +25,7 @@ use linux_loader::loader::{BzImage, Cmdline, Elf, KernelLoader as _, load_cmdlin
 use vm_memory::{Bytes as _, GuestAddress, GuestMemory as _, GuestMemoryRegion as _};
 
 use crate::memory::{HIGH, LOW_END, Memory};
-use crate::{Config, io, said};
+use crate::{Config, bus, io, said};
 
 pub(crate) use registers::set as set_registers;
 
@@ -46,7 +48,7 @@ const RESERVED: u32 = 2;
 pub(crate) fn load(
     memory: &Memory,
     config: &Config,
-    devices: &str,
+    devices: usize,
     kernel: &mut File,
     initramfs: Option<&mut File>,
 ) -> Result<GuestAddress> {
@@ -59,7 +61,11 @@ pub(crate) fn load(
         load_initramfs(memory, initramfs, &mut params)?;
     }
 
-    let words = format!("{} {devices}", config.command_line);
+    let names: Vec<String> = match config.acpi {
+        true => Vec::new(),
+        false => (0..devices).map(bus::named).collect(),
+    };
+    let words = format!("{} {}", config.command_line, names.join(" "));
     let failed = said("write", "kernel command line");
     let mut line = Cmdline::new(COMMAND_LINE_MOST).map_err(failed)?;
     line.insert_str(words.trim()).map_err(failed)?;
@@ -69,7 +75,11 @@ pub(crate) fn load(
     params.hdr.cmdline_size = u32::try_from(COMMAND_LINE_MOST).unwrap_or(0);
 
     describe_memory(memory, &mut params);
-    mp_table::write(memory, GuestAddress(TABLES), config.vcpus)?;
+    if config.acpi {
+        acpi::write(memory, config.vcpus, devices)?;
+    } else {
+        mp_table::write(memory, GuestAddress(TABLES), config.vcpus)?;
+    }
     memory.write_obj(params, GuestAddress(ZERO_PAGE)).map_err(said("write", "boot parameters"))?;
     Ok(entry)
 }
@@ -155,7 +165,7 @@ mod tests {
     use crate::memory::make;
 
     fn config() -> Config {
-        Config { memory_mib: 64, vcpus: 1, command_line: "console=hvc0".into() }
+        Config { memory_mib: 64, vcpus: 1, acpi: false, command_line: "console=hvc0".into() }
     }
 
     fn file(bytes: &[u8]) -> File {
@@ -189,8 +199,7 @@ mod tests {
     fn everything_is_where_the_zero_page_says() {
         let memory = make(64 << 20).unwrap();
         let entry =
-            load(&memory, &config(), "device=1", &mut file(&elf()), Some(&mut file(b"archive")))
-                .unwrap();
+            load(&memory, &config(), 1, &mut file(&elf()), Some(&mut file(b"archive"))).unwrap();
         assert_eq!(entry.0, 0x0100_0000);
         let params: boot_params = memory.read_obj(GuestAddress(ZERO_PAGE)).unwrap();
         let (initramfs, size) = (params.hdr.ramdisk_image, params.hdr.ramdisk_size);
@@ -198,9 +207,9 @@ mod tests {
         let mut archive = [0; 7];
         memory.read_slice(&mut archive, GuestAddress(initramfs.into())).unwrap();
         assert_eq!(&archive, b"archive");
-        let mut line = [0; 22];
+        let mut line = [0; 49];
         memory.read_slice(&mut line, GuestAddress(params.hdr.cmd_line_ptr.into())).unwrap();
-        assert_eq!(&line, b"console=hvc0 device=1\0");
+        assert_eq!(&line, b"console=hvc0 virtio_mmio.device=512@0xd0000000:5\0");
         let map: Vec<_> = params.e820_table[..params.e820_entries.into()]
             .iter()
             .map(|entry| (entry.addr, entry.size, entry.type_))
@@ -214,7 +223,7 @@ mod tests {
     fn what_is_no_kernel_is_refused() {
         let memory = make(64 << 20).unwrap();
         for bytes in [&b"#!/bin/sh\n"[..], &[0; 4096], b"\x7fELF"] {
-            let failure = load(&memory, &config(), "", &mut file(bytes), None).unwrap_err();
+            let failure = load(&memory, &config(), 0, &mut file(bytes), None).unwrap_err();
             assert!(failure.to_string().contains("kernel"), "{failure}");
         }
     }
@@ -222,7 +231,7 @@ mod tests {
     #[test]
     fn a_kernel_outside_of_the_memory_is_refused() {
         let memory = make(8 << 20).unwrap();
-        let failure = load(&memory, &config(), "", &mut file(&elf()), None).unwrap_err();
+        let failure = load(&memory, &config(), 0, &mut file(&elf()), None).unwrap_err();
         assert!(failure.to_string().contains("too little memory"), "{failure}");
     }
 
@@ -232,7 +241,7 @@ mod tests {
         let big = file(b"");
         big.set_len(63 << 20).unwrap();
         let failure =
-            load(&memory, &config(), "", &mut file(&elf()), Some(&mut { big })).unwrap_err();
+            load(&memory, &config(), 0, &mut file(&elf()), Some(&mut { big })).unwrap_err();
         assert!(failure.to_string().contains("do not fit"), "{failure}");
     }
 }
