@@ -10,7 +10,7 @@ use accord_channel::names::{AGENT, INIT_PROGRAM, MODULES, PORT, TAG};
 use accord_container::compile::TREE;
 use accord_outcome::{Failure, Result};
 use accord_sys::exec::{CStrArray, execve};
-use rustix::fs::{CWD, Mode, OFlags, openat};
+use rustix::fs::{Advice, CWD, Mode, OFlags, fadvise, openat};
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, mount, mount_bind_recursive, mount_move, mount_remount};
 use rustix::system::RebootCommand;
@@ -55,6 +55,14 @@ pub(crate) fn again() -> Result<()> {
         Err(execve(path, &args, &env))
     };
     execute().map_err(failed("execute", INIT_PROGRAM))
+}
+
+/// Asks for all of our binary at once: from the shared tree it comes piece by piece, and
+/// each piece that is waited for stops the guest. In an initramfs it is there.
+pub(crate) fn read_ahead() {
+    if let Ok(binary) = openat(CWD, INIT_PROGRAM, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()) {
+        let _slower = fadvise(binary, 0, None, Advice::WillNeed).is_err();
+    }
 }
 
 /// The file systems of the kernel.

@@ -41,6 +41,7 @@ pub fn main() {
 }
 
 fn serve() -> Result<()> {
+    boot::read_ahead();
     boot::read_only()?;
     boot::mounts()?;
     boot::settings()?;
