@@ -14,11 +14,11 @@ pub(crate) fn read(path: &Path) -> Result<String> {
         .map_err(|_| Failure::text("read", path.as_os_str().as_encoded_bytes(), "is not text"))
 }
 
-/// Reads a file that the kernel or the configuration may lack.
+/// Reads a file that the kernel or the configuration may lack, or whose cgroup may be gone.
 pub(crate) fn read_if_present(path: &Path) -> Result<Option<String>> {
     match read(path) {
         Ok(text) => Ok(Some(text)),
-        Err(failure) if is(&failure, Errno::NOENT) => Ok(None),
+        Err(failure) if is_gone(&failure) => Ok(None),
         Err(failure) => Err(failure),
     }
 }
@@ -77,4 +77,10 @@ pub(crate) fn failure(step: &'static str, path: &Path, errno: Errno) -> Failure 
 /// Whether a failure is this errno.
 pub(crate) fn is(failure: &Failure, errno: Errno) -> bool {
     failure.raw_errno() == Some(errno.raw_os_error())
+}
+
+/// Whether a failure says that there is no such cgroup or file (any more). systemd removes a
+/// scope with its last process: between `open` and what follows, that is `ENODEV`.
+pub(crate) fn is_gone(failure: &Failure) -> bool {
+    is(failure, Errno::NOENT) || is(failure, Errno::NODEV)
 }

@@ -42,11 +42,15 @@ impl Cgroup {
         frozen
     }
 
-    /// Lets all processes continue.
+    /// Lets all processes continue. A cgroup that is gone has none.
     pub fn thaw(&self) -> Result<()> {
-        match self.freezer()? {
+        let thawed = match self.freezer()? {
             Freezer::V1(dir) => file::write(&dir.join("freezer.state"), "THAWED"),
             Freezer::V2(dir) => file::write(&dir.join("cgroup.freeze"), "0"),
+        };
+        match thawed {
+            Err(failure) if file::is_gone(&failure) => Ok(()),
+            thawed => thawed,
         }
     }
 

@@ -112,11 +112,10 @@ impl OomWatch {
     fn has_ended(&self) -> Result<bool> {
         match &self.populated {
             None => Ok(self.cgroup.pids(true)?.is_empty()),
-            Some(path) => match file::read_if_present(path) {
-                Ok(events) => Ok(events.is_none_or(|text| text.contains("populated 0"))),
-                Err(failure) if file::is(&failure, Errno::NODEV) => Ok(true),
-                Err(failure) => Err(failure),
-            },
+            Some(path) => {
+                let events = file::read_if_present(path)?;
+                Ok(events.is_none_or(|text| text.contains("populated 0")))
+            }
         }
     }
 }

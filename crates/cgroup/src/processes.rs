@@ -53,7 +53,7 @@ impl Cgroup {
             match file::write(&dir.join("cgroup.kill"), "1") {
                 Ok(()) => {}
                 // Gone, or a kernel before 5.14: one by one.
-                Err(failure) if file::is(&failure, Errno::NOENT) => {}
+                Err(failure) if file::is_gone(&failure) => {}
                 Err(failure) => return Err(failure),
             }
         }
@@ -62,7 +62,6 @@ impl Cgroup {
             self.signal_each(Signal::KILL.as_raw())?;
             // v1: a frozen process is killed when it is thawed.
             match self.thaw() {
-                Err(failure) if file::is(&failure, Errno::NOENT) => {}
                 // There may be no freezer, and then nothing is frozen.
                 Err(failure) if failure.raw_errno().is_none() => {}
                 result => result?,
@@ -105,9 +104,7 @@ fn collect_pids(dir: &Path, recursive: bool, pids: &mut BTreeSet<i32>) -> Result
             pids.extend(text.lines().filter_map(pid));
         }
         // Gone, between any two calls.
-        Err(failure) if file::is(&failure, Errno::NOENT) || file::is(&failure, Errno::NODEV) => {
-            return Ok(());
-        }
+        Err(failure) if file::is_gone(&failure) => return Ok(()),
         // A threaded cgroup: its processes are listed by the one above.
         Err(failure) if file::is(&failure, Errno::OPNOTSUPP) => {}
         Err(failure) => return Err(failure),
