@@ -14,14 +14,15 @@ run: build ## show the main job: the exit statuses of a container
 	@tools/setup run
 	@tools/demo
 
-test: ## every test, lint included
-	@tools/setup test
-	@tools/test
-
-test-full: kernel ## every test in every place
+test: ## every test, lint included: on this machine, and in the testbed what needs one
 	@tools/setup test
 	@tools/setup testbed
-	@tools/test-places --full
+	@tools/test
+
+test-full: ## every test in every place
+	@tools/setup test
+	@tools/setup testbed
+	@tools/test --full
 
 lint: ## formatting, clippy, shell scripts
 	@tools/setup build
