@@ -5,16 +5,18 @@
 //! would name one of those.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::ffi::CStr;
-use std::fs::File;
+use std::ffi::{CStr, CString};
+use std::fs::{File, Permissions};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::PermissionsExt as _;
 use std::process::ExitCode;
 
 use accord_container::spawn::{Parent, spawn};
 use accord_outcome::{Failure, Result};
 use accord_stage::{
-    Attributes, Capabilities, Change, DeviceKind, Filter, FsOption, Hook, Namespaces, Op, Plan,
-    Propagation, Request, Slot, Source, Spread, Str, Strings,
+    Attributes, Capabilities, Change, DeviceKind, Filter, Format, FsOption, Hook, Namespaces, Op,
+    Plan, Propagation, Request, Slot, Source, Spread, Str, Strings,
 };
 use accord_sys::exec::CStrArray;
 use accord_sys::security::Scheduler;
@@ -323,12 +325,7 @@ fn matrix() -> Vec<(&'static [Op<'static>], Op<'static>, &'static str)> {
         ),
         (
             NONE,
-            Op::Resolve {
-                name: Str(c"moon"),
-                candidates: &[MISSING],
-                search: true,
-                foreign: false,
-            },
+            Op::Resolve { name: Str(c"moon"), candidates: &[MISSING], search: true, foreign: &[] },
             r#"exec: "moon": executable file not found in $PATH: no such file or directory"#,
         ),
         (
@@ -337,7 +334,7 @@ fn matrix() -> Vec<(&'static [Op<'static>], Op<'static>, &'static str)> {
                 name: Str(c"/proc"),
                 candidates: &[Str(c"/proc")],
                 search: false,
-                foreign: false,
+                foreign: &[],
             },
             r#"exec: "/proc": is a directory: permission denied"#,
         ),
@@ -385,6 +382,47 @@ fn a_parent_that_refuses_ends_the_child() -> std::result::Result<(), Failed> {
     Ok(())
 }
 
+/// A file whose format is registered is not refused before the kernel has seen it.
+fn a_registered_format_is_left_to_the_kernel() -> std::result::Result<(), Failed> {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("program.moon");
+    std::fs::write(&path, "moon").unwrap();
+    std::fs::set_permissions(&path, Permissions::from_mode(0o755)).unwrap();
+    let path = CString::new(path.as_os_str().as_bytes()).unwrap();
+    let said = |foreign: &[Format<'_>]| {
+        let name = Str(&path);
+        let resolve = Op::Resolve { name, candidates: &[name], search: false, foreign };
+        said(&[resolve, Op::WorkingDirectory { path: MISSING }], false)
+    };
+    let magic = |offset, magic, mask| Format::Magic { offset, magic, mask };
+    let fits = [
+        magic(0, b"moon", b""),
+        magic(2, b"on", b""),
+        magic(0, b"mOoN", &[0xff, 0xdf, 0xff, 0xdf]),
+        magic(0, b"mo\xffn", &[0xff, 0xff, 0]),
+        // As the kernel: behind the end are zeros.
+        magic(0, b"moon\0\0", b""),
+        Format::Extension(b"moon"),
+    ];
+    for format in fits {
+        let said = said(&[Format::Extension(b"sun"), format]);
+        assert_eq!(said, r#"enter working directory "/no/such": ENOENT"#, "{format:?}");
+    }
+    let others = [
+        magic(0, b"sun", b""),
+        magic(1, b"moon", b""),
+        magic(254, b"moon", b""),
+        magic(0, b"mo\xffn", &[0xff, 0xff]),
+        Format::Extension(b"oon"),
+        Format::Extension(b"program.moon"),
+    ];
+    for format in others {
+        let said = said(&[format]);
+        assert!(said.contains(": exec format error"), "{format:?}: {said}");
+    }
+    Ok(())
+}
+
 /// No plan ends without an execution.
 fn a_plan_that_does_nothing_is_a_failure() -> std::result::Result<(), Failed> {
     let said = said(&[], false);
@@ -397,9 +435,10 @@ fn main() -> ExitCode {
     arguments.test_threads = Some(1);
     let root = rustix::process::geteuid().is_root();
     type Case = fn() -> std::result::Result<(), Failed>;
-    let cases: [(&str, Case); 3] = [
+    let cases: [(&str, Case); 4] = [
         ("each_operation_that_fails_is_named", each_operation_that_fails_is_named),
         ("a_parent_that_refuses_ends_the_child", a_parent_that_refuses_ends_the_child),
+        ("a_registered_format_is_left_to_the_kernel", a_registered_format_is_left_to_the_kernel),
         ("a_plan_that_does_nothing_is_a_failure", a_plan_that_does_nothing_is_a_failure),
     ];
     let trial = |(name, case): (&'static str, Case)| {

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use accord_bundle::Bundle;
 use accord_cgroup::{Cgroup, Layout};
-use accord_container::compile::{CgroupView, Facts, Hierarchy};
+use accord_container::compile::{CgroupView, Facts, ForeignFormat, Hierarchy};
 
 /// Whether we have less than root's rights on the host: another user, or root
 /// of a user namespace that does not map all ids to themselves.
@@ -64,10 +64,49 @@ fn has_own_user(spec: &oci_spec::runtime::Spec) -> bool {
     })
 }
 
-/// Whether an interpreter is registered for formats that the kernel does not know.
-fn foreign_formats() -> bool {
-    let Ok(entries) = fs::read_dir("/proc/sys/fs/binfmt_misc") else { return false };
-    entries.flatten().any(|entry| entry.file_name() != "register" && entry.file_name() != "status")
+/// The formats for which an interpreter is registered and not switched off.
+fn foreign_formats() -> Vec<ForeignFormat> {
+    let Ok(entries) = fs::read_dir("/proc/sys/fs/binfmt_misc") else { return Vec::new() };
+    let entries = entries.flatten().filter(|entry| entry.file_name() != "register");
+    let texts: Option<Vec<(bool, String)>> = entries
+        .map(|entry| Some((entry.file_name() == "status", fs::read_to_string(entry.path()).ok()?)))
+        .collect();
+    // Where one cannot be read, every file may have its format.
+    let Some(texts) = texts else { return vec![any_format()] };
+    if texts.iter().any(|(status, text)| *status && text.trim() == "disabled") {
+        return Vec::new();
+    }
+    texts.iter().filter(|(status, _)| !status).filter_map(|(_, text)| format(text)).collect()
+}
+
+fn any_format() -> ForeignFormat {
+    ForeignFormat::Magic { offset: 0, magic: Vec::new(), mask: Vec::new() }
+}
+
+/// An entry as the kernel shows it (Documentation/admin-guide/binfmt-misc.rst): whether it is
+/// enabled, and then a name and a value in each line.
+fn format(text: &str) -> Option<ForeignFormat> {
+    if text.lines().next() != Some("enabled") {
+        return None;
+    }
+    let value =
+        |name: &str| text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    if let Some(extension) = value("extension") {
+        let extension = extension.strip_prefix('.').unwrap_or(extension);
+        return Some(ForeignFormat::Extension(extension.into()));
+    }
+    let read = || {
+        let offset = value("offset")?.parse().ok()?;
+        let mask = value("mask").map_or(Some(Vec::new()), bytes)?;
+        Some(ForeignFormat::Magic { offset, magic: bytes(value("magic")?)?, mask })
+    };
+    Some(read().unwrap_or_else(any_format))
+}
+
+/// Two hexadecimal digits a byte.
+fn bytes(digits: &str) -> Option<Vec<u8>> {
+    let pairs = (0..digits.len()).step_by(2).map(|at| digits.get(at..at.saturating_add(2)));
+    pairs.map(|pair| u8::from_str_radix(pair?, 16).ok()).collect()
 }
 
 /// The mount point that a path is on (`/proc/self/mountinfo`, field 5).
@@ -94,4 +133,28 @@ fn view(cgroup: &Cgroup) -> CgroupView {
         .collect();
     let unified = matches!(hierarchies.as_slice(), [only] if only.options.is_empty());
     CgroupView { unified, hierarchies }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_registered_format_is_read_as_the_kernel_shows_it() {
+        let text = "enabled\ninterpreter /usr/bin/python3.11\nflags: \noffset 4\nmagic a70d0d0a\n";
+        let magic = vec![0xa7, 0x0d, 0x0d, 0x0a];
+        let expected = ForeignFormat::Magic { offset: 4, magic: magic.clone(), mask: Vec::new() };
+        assert_eq!(format(text), Some(expected));
+        let masked = format!("{text}mask ff00fffe\n");
+        let mask = vec![0xff, 0, 0xff, 0xfe];
+        assert_eq!(format(&masked), Some(ForeignFormat::Magic { offset: 4, magic, mask }));
+        let named = "enabled\ninterpreter /usr/bin/wine\nflags: \nextension .exe\n";
+        assert_eq!(format(named), Some(ForeignFormat::Extension(b"exe".to_vec())));
+        assert_eq!(format("disabled\noffset 0\nmagic 00\n"), None);
+        // What is not understood may be anything.
+        for odd in ["enabled\n", "enabled\noffset 0\nmagic 0g\n", "enabled\noffset 0\nmagic 012\n"]
+        {
+            assert_eq!(format(odd), Some(any_format()), "{odd}");
+        }
+    }
 }

@@ -21,7 +21,7 @@ use rustix::fd::{AsFd, BorrowedFd};
 use rustix::fs::{Access, AtFlags, CWD, FileType, Mode, OFlags, accessat, openat, stat};
 use rustix::io::pread;
 
-use crate::plan::Str;
+use crate::plan::{Format, Str};
 use crate::protocol::Call;
 
 /// The kernel reads this much of a file to find its format (`BINPRM_BUF_SIZE`).
@@ -73,7 +73,7 @@ impl From<Errno> for Refusal {
 pub(crate) fn resolve(
     candidates: &[Str<'_>],
     search: bool,
-    foreign: bool,
+    foreign: &[Format<'_>],
 ) -> Result<usize, Refusal> {
     let mut first = None;
     for (number, candidate) in candidates.iter().enumerate() {
@@ -95,13 +95,13 @@ pub(crate) fn resolve(
 
 /// Why `execve` of this path said `errno`: the better answer, where there is one.
 pub(crate) fn explain(path: &CStr, errno: Errno) -> Refusal {
-    match judge(path, true, 0) {
+    match judge(path, &[], 0) {
         Err(refusal) if refusal.errno == errno.raw_os_error() => refusal,
         _ => Refusal::from(errno),
     }
 }
 
-fn judge(path: &CStr, foreign: bool, depth: u8) -> Result<(), Refusal> {
+fn judge(path: &CStr, foreign: &[Format<'_>], depth: u8) -> Result<(), Refusal> {
     let file = stat(path)?;
     match FileType::from_raw_mode(file.st_mode) {
         FileType::RegularFile => {}
@@ -117,17 +117,22 @@ fn judge(path: &CStr, foreign: bool, depth: u8) -> Result<(), Refusal> {
     };
     let mut head = [0u8; HEAD];
     let Ok(length) = pread(&file, &mut head, 0) else { return Ok(()) };
+    // The kernel asks binfmt_misc first, and compares with zeros behind the file's end.
+    if foreign.iter().any(|format| format.fits(path.to_bytes(), &head)) {
+        return Ok(());
+    }
     let head = head.get(..length).unwrap_or_default();
     if let Some(line) = head.strip_prefix(b"#!") {
         return judge_script(line, foreign, depth);
     }
     if head.starts_with(b"\x7fELF") {
-        return judge_elf(file.as_fd(), head, foreign);
+        judge_elf(file.as_fd(), head)
+    } else {
+        Err(Errno::NOEXEC.into())
     }
-    if foreign { Ok(()) } else { Err(Errno::NOEXEC.into()) }
 }
 
-fn judge_script(line: &[u8], foreign: bool, depth: u8) -> Result<(), Refusal> {
+fn judge_script(line: &[u8], foreign: &[Format<'_>], depth: u8) -> Result<(), Refusal> {
     if depth >= MAX_DEPTH {
         return Err(Errno::LOOP.into());
     }
@@ -164,8 +169,8 @@ fn judge_interpreter(
     }
 }
 
-fn judge_elf(file: BorrowedFd<'_>, head: &[u8], foreign: bool) -> Result<(), Refusal> {
-    let malformed = || if foreign { Ok(()) } else { Err(Refusal::from(Errno::NOEXEC)) };
+fn judge_elf(file: BorrowedFd<'_>, head: &[u8]) -> Result<(), Refusal> {
+    let malformed = || Err(Refusal::from(Errno::NOEXEC));
     let Ok(ident) = parse_ident::<AnyEndian>(head) else { return malformed() };
     let class = ident.1;
     let tail = match class {

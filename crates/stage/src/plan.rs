@@ -291,6 +291,43 @@ impl Serialize for Strings<'_> {
     }
 }
 
+/// A format for which somebody has registered an interpreter (binfmt_misc).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Format<'a> {
+    /// The bytes from `offset` on are `magic`, in the bits of `mask`; in all where that ends.
+    Magic {
+        /// Where they are.
+        offset: usize,
+        /// What they are.
+        magic: &'a [u8],
+        /// Which bits count.
+        mask: &'a [u8],
+    },
+    /// What stands behind the last dot of the path.
+    Extension(&'a [u8]),
+}
+
+impl Format<'_> {
+    /// Whether a file with this path and this beginning has it.
+    pub(crate) fn fits(&self, path: &[u8], head: &[u8]) -> bool {
+        match *self {
+            Self::Magic { offset, magic, mask } => {
+                let there = head.get(offset..).and_then(|rest| rest.get(..magic.len()));
+                let masks = mask.iter().copied().chain(core::iter::repeat(0xff));
+                there.is_some_and(|there| {
+                    there.iter().zip(magic).zip(masks).all(|((a, b), mask)| (a ^ b) & mask == 0)
+                })
+            }
+            Self::Extension(extension) => {
+                let dot = path.iter().rposition(|byte| *byte == b'.');
+                let behind = dot.and_then(|dot| path.get(dot.saturating_add(1)..));
+                behind == Some(extension)
+            }
+        }
+    }
+}
+
 /// A compiled seccomp filter, shown by its length.
 #[derive(Debug, Clone, Copy)]
 pub struct Filter<'a>(pub &'a [Instruction]);
@@ -650,8 +687,9 @@ pub enum Op<'a> {
         candidates: &'a [Str<'a>],
         /// Whether the candidates come from PATH.
         search: bool,
-        /// A file without a format that the kernel knows may still be run, by binfmt_misc.
-        foreign: bool,
+        /// Files without a format that the kernel knows may still be run, if they have one of these.
+        #[serde(skip_serializing_if = "<[_]>::is_empty")]
+        foreign: &'a [Format<'a>],
     },
     /// Close what the program is not to have at `execve(2)`.
     CloseFds {

@@ -28,8 +28,8 @@ pub use pad::Pad;
 /// What the compiler must know about the host and the caller.
 #[derive(Debug, Clone, Default)]
 pub struct Facts {
-    /// Whether files without a known format may still run (`binfmt_misc(5)`).
-    pub foreign_formats: bool,
+    /// The formats of files that somebody's interpreters run (binfmt_misc).
+    pub foreign_formats: Vec<ForeignFormat>,
     /// The capabilities that we hold: nobody can give what he does not have.
     pub capabilities: u64,
     /// Whether we are in a user namespace or not root: device nodes cannot be made.
@@ -38,6 +38,22 @@ pub struct Facts {
     pub rootfs_mount: Option<PathBuf>,
     /// The cgroup hierarchies, for mounts of type `cgroup`.
     pub cgroups: CgroupView,
+}
+
+/// A format that is registered with the kernel; see [`accord_stage::Format`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ForeignFormat {
+    /// Known by its bytes.
+    Magic {
+        /// Where they are.
+        offset: usize,
+        /// What they are.
+        magic: Vec<u8>,
+        /// Which bits of them count; all where this ends.
+        mask: Vec<u8>,
+    },
+    /// Known by its name.
+    Extension(Vec<u8>),
 }
 
 /// The host's cgroup hierarchies as a container is to see them.

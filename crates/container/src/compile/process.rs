@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use accord_bundle::sysctl_path;
 use accord_outcome::{Failure, ProgramError, Result};
-use accord_stage::{Filter, Namespaces, Op, Str};
+use accord_stage::{Filter, Format, Namespaces, Op, Str};
 use accord_sys::security::Scheduler;
 use oci_spec::runtime::{
     IOPriorityClass, LinuxPersonalityDomain, LinuxSchedulerFlag, LinuxSchedulerPolicy,
@@ -13,7 +13,7 @@ use oci_spec::runtime::{
 
 use super::identity::SYS_ADMIN;
 use super::namespaces::Layout;
-use super::{Compiler, Need, bytes};
+use super::{Compiler, ForeignFormat, Need, bytes};
 
 /// Which process it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -273,7 +273,6 @@ impl<'a> Compiler<'a, '_> {
             return Err(Failure::text("config.json", "/process/args", "must not be empty"));
         };
         let name = self.pad.text(command)?;
-        let foreign = self.facts.foreign_formats;
         if command.is_empty() {
             return Err(Failure::program(command, ProgramError::NotInPath));
         }
@@ -293,8 +292,22 @@ impl<'a> Compiler<'a, '_> {
             candidates.push(name);
         }
         let candidates = self.pad.slice(&candidates);
+        let foreign = self.foreign_formats();
         self.push(Op::Resolve { name, candidates, search, foreign });
         Ok(name)
+    }
+
+    fn foreign_formats(&self) -> &'a [Format<'a>] {
+        let format = |format: &ForeignFormat| match format {
+            ForeignFormat::Magic { offset, magic, mask } => Format::Magic {
+                offset: *offset,
+                magic: self.pad.slice(magic),
+                mask: self.pad.slice(mask),
+            },
+            ForeignFormat::Extension(name) => Format::Extension(self.pad.slice(name)),
+        };
+        let formats: Vec<Format<'a>> = self.facts.foreign_formats.iter().map(format).collect();
+        self.pad.slice(&formats)
     }
 
     fn environment(&self, process: &Process, place: Place) -> Vec<String> {
