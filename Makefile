@@ -1,5 +1,5 @@
 # The two commands are `make run` and `make test`; both do all their own set-up.
-.PHONY: build run test test-full lint deny real man bench report help
+.PHONY: build run test test-places test-full lint deny real man bench report help
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/'
@@ -14,7 +14,7 @@ run: build ## show the main job: the exit statuses of a container
 	@tools/setup run
 	@tools/demo
 
-test: ## every test, lint included
+test: ## every test that this machine can run, lint included
 	@tools/setup test
 	@tools/test host
 

@@ -16,7 +16,7 @@ fn without(host: &Host, call: &str, args: &[&str]) -> Output {
     Command::new("strace")
         .args(["-f", "-qq", "-o", "/dev/null"])
         .args(["-e", &format!("trace={call}"), "-e", &format!("inject={call}:error=ENOSYS")])
-        .arg(env!("CARGO_BIN_EXE_accord"))
+        .arg(host::binary())
         .arg("--root")
         .arg(host.path("state"))
         .args(args)
@@ -40,7 +40,7 @@ fn a_container_without_a_needed_call_is_one_clear_error() {
     }
     let bundle = host.bundle("c", &["/bin/true"], |_| ());
     // Where nobody can write to the binary it need not be protected.
-    let binary = statvfs(env!("CARGO_BIN_EXE_accord")).unwrap();
+    let binary = statvfs(host::binary()).unwrap();
     let read_only = binary.f_flag.contains(StatVfsMountFlags::RDONLY);
     let rootfs = format!("mount rootfs \"{}\"", host.path("rootfs").display());
     for (call, text) in [

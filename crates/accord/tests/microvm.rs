@@ -2,6 +2,7 @@
 //! guest kernel; the machine is emulated, so nothing is asked of the processor.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod host;
 #[path = "host/machine.rs"]
 mod machine;
 
@@ -14,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use machine::Host;
+use machine::Machine;
 
 fn ends_within(child: &mut Child, seconds: u64) -> std::process::ExitStatus {
     let deadline = Instant::now() + Duration::from_secs(seconds);
@@ -33,7 +34,7 @@ fn ends_within(child: &mut Child, seconds: u64) -> std::process::ExitStatus {
 
 #[test]
 fn run_shows_the_same_in_both_modes() {
-    let Some(host) = Host::new("run_shows_the_same_in_both_modes") else { return };
+    let Some(host) = Machine::new("run_shows_the_same_in_both_modes") else { return };
     let plain = |_: &mut Value| {};
     let script = "echo out; echo err >&2; id -u; exit 42";
     let seen = host.agree(&["/bin/sh", "-c", script], plain);
@@ -56,7 +57,7 @@ fn run_shows_the_same_in_both_modes() {
 
 #[test]
 fn everything_of_the_configuration_holds_in_the_guest() {
-    let Some(host) = Host::new("everything_of_the_configuration_holds_in_the_guest") else {
+    let Some(host) = Machine::new("everything_of_the_configuration_holds_in_the_guest") else {
         return;
     };
     fs::create_dir(host.path("shared")).unwrap();
@@ -91,7 +92,7 @@ fn everything_of_the_configuration_holds_in_the_guest() {
 
 #[test]
 fn a_life_in_steps() {
-    let Some(host) = Host::new("a_life_in_steps") else { return };
+    let Some(host) = Machine::new("a_life_in_steps") else { return };
     let trap = "trap 'exit 9' TERM; echo ready; while :; do sleep 0.1; done";
     host.started("life", &["/bin/sh", "-c", trap], |_| {});
     assert_eq!(host.status("life"), "running");
@@ -127,7 +128,7 @@ fn a_life_in_steps() {
 
 #[test]
 fn bytes_pass_unchanged_and_none_is_lost() {
-    let Some(host) = Host::new("bytes_pass_unchanged_and_none_is_lost") else { return };
+    let Some(host) = Machine::new("bytes_pass_unchanged_and_none_is_lost") else { return };
     let script = "md5sum; head -c 5000000 /dev/zero; exit 7";
     let bundle = host.bundle("pipe", &["/bin/sh", "-c", script], |_| {});
     let bundle = bundle.to_str().unwrap();
@@ -200,7 +201,7 @@ impl Drop for Network {
 #[test]
 fn the_interface_of_the_engine_goes_on_in_the_guest() {
     let test = "the_interface_of_the_engine_goes_on_in_the_guest";
-    let Some(host) = Host::new(test) else { return };
+    let Some(host) = Machine::new(test) else { return };
     let Some(network) = Network::new(test) else { return };
     let listener = std::net::TcpListener::bind("10.231.7.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -221,7 +222,7 @@ fn the_interface_of_the_engine_goes_on_in_the_guest() {
         (bytes.len(), peer.ip().to_string())
     });
     let bundle = host.bundle("net", &["/bin/sh", "-c", &script], join);
-    let seen = host.run("microvm", &bundle);
+    let seen = host.run_in("microvm", &bundle);
     assert_eq!(seen.status, 0, "{seen:?}");
     for words in
         ["net0", "mtu 1400", "02:00:00:00:00:07", "10.231.7.2/24", "default via 10.231.7.1"]
@@ -249,9 +250,9 @@ fn the_interface_of_the_engine_goes_on_in_the_guest() {
     let queues = Command::new("tc").args(["-n", &network.name, "qdisc", "show"]).output().unwrap();
     assert!(!String::from_utf8_lossy(&queues.stdout).contains("ingress"), "{queues:?}");
     // Nothing but a loopback, where the engine gives nothing; and never the host's network.
-    let alone = host.run("microvm", &host.bundle("alone", &["ip", "link"], |_| {}));
+    let alone = host.run_in("microvm", &host.bundle("alone", &["ip", "link"], |_| {}));
     assert!(alone.stdout.contains("lo:") && !alone.stdout.contains("eth"), "{alone:?}");
-    let hosts = host.run(
+    let hosts = host.run_in(
         "microvm",
         &host.bundle("hosts", &["true"], |config| {
             let namespaces = config["linux"]["namespaces"].as_array_mut().unwrap();
@@ -264,7 +265,7 @@ fn the_interface_of_the_engine_goes_on_in_the_guest() {
 
 #[test]
 fn a_machine_that_is_lost_is_never_a_success() {
-    let Some(host) = Host::new("a_machine_that_is_lost_is_never_a_success") else { return };
+    let Some(host) = Machine::new("a_machine_that_is_lost_is_never_a_success") else { return };
     // The monitor is the container's process: killed, it says so itself.
     host.started("killed", &["/bin/sleep", "1000"], |_| {});
     let monitor = host.pid("killed");
@@ -321,7 +322,9 @@ fn a_machine_that_is_lost_is_never_a_success() {
 
 #[test]
 fn the_end_of_the_monitor_is_the_end_of_the_process() {
-    let Some(host) = Host::new("the_end_of_the_monitor_is_the_end_of_the_process") else { return };
+    let Some(host) = Machine::new("the_end_of_the_monitor_is_the_end_of_the_process") else {
+        return;
+    };
     rustix::process::set_child_subreaper(Some(rustix::process::getpid())).unwrap();
     // Without a pid namespace the program can die of its own signals.
     for (name, script, expected) in
@@ -344,7 +347,7 @@ fn the_end_of_the_monitor_is_the_end_of_the_process() {
 
 #[test]
 fn an_ordinary_user_can_have_one() {
-    let Some(host) = Host::new("an_ordinary_user_can_have_one") else { return };
+    let Some(host) = Machine::new("an_ordinary_user_can_have_one") else { return };
     const USER: u32 = 54321;
     for path in ["", "rootfs"] {
         std::os::unix::fs::chown(host.path(path), Some(USER), Some(USER)).unwrap();

@@ -324,7 +324,7 @@ fn what_killed_accord_does_not_stop_delete() {
             let inject = format!("inject={call}:signal=KILL:when={when}");
             let status = Command::new("strace")
                 .args(["-qq", "-o", "/dev/null", "-e", &format!("trace={call}"), "-e", &inject])
-                .arg(env!("CARGO_BIN_EXE_accord"))
+                .arg(host::binary())
                 .arg("--root")
                 .arg(host.path("state"))
                 .args(["create", "--bundle", bundle, "c"])
@@ -388,7 +388,7 @@ fn a_hook_begins_with_the_ordinary_signals() {
     });
     // And with a caller that ignores the end of its children.
     let mut run = Command::new("/bin/sh");
-    run.args(["-c", "trap '' CHLD HUP; exec \"$@\"", "sh", env!("CARGO_BIN_EXE_accord"), "--root"]);
+    run.args(["-c", "trap '' CHLD HUP; exec \"$@\"", "sh"]).arg(host::binary()).arg("--root");
     run.arg(host.path("state")).args(["run", "--bundle"]).arg(bundle).arg("c");
     let output = run.output().unwrap();
     assert!(output.status.success(), "{output:?}");
@@ -414,7 +414,7 @@ fn a_child_that_is_faster_than_who_cloned_it_is_not_taken_for_it() {
     let status = Command::new("strace")
         .args(["-f", "-qq", "-o", "/dev/null", "-e", "trace=clone3"])
         .args(["-e", "inject=clone3:delay_exit=200000"])
-        .arg(env!("CARGO_BIN_EXE_accord"))
+        .arg(host::binary())
         .arg("--root")
         .arg(host.path("state"))
         .args(["run", "--bundle", bundle.to_str().unwrap(), "c"])

@@ -2,6 +2,7 @@
 //! emulator that is missing, dies or hangs. One clear error, or the same outcome.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod host;
 #[path = "host/machine.rs"]
 mod machine;
 
@@ -21,7 +22,8 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
 use serde_json::{Value, json};
 
-use machine::{Host, Seen};
+use host::Seen;
+use machine::Machine;
 
 const EMULATOR: &str = "/usr/bin/qemu-system-x86_64";
 
@@ -44,7 +46,7 @@ fn seen(output: Output) -> Seen {
     }
 }
 
-impl Host {
+impl Machine {
     fn create(&self, accel: &str, change: impl FnOnce(&mut Value)) -> Command {
         let bundle = self.bundle("vm", &["/bin/true"], change);
         let bundle = bundle.to_str().unwrap();
@@ -73,7 +75,7 @@ impl Host {
 
 #[test]
 fn a_kvm_that_is_none_is_found_out_at_once() {
-    let Some(host) = Host::new("a_kvm_that_is_none_is_found_out_at_once") else { return };
+    let Some(host) = Machine::new("a_kvm_that_is_none_is_found_out_at_once") else { return };
     if !Path::new("/dev/kvm").exists() {
         eprintln!("SKIPPED a_kvm_that_is_none_is_found_out_at_once: no /dev/kvm");
         return;
@@ -188,7 +190,7 @@ impl FakeKvm {
 
 #[test]
 fn a_kvm_whose_guest_is_silent_ends_in_emulation() {
-    let Some(host) = Host::new("a_kvm_whose_guest_is_silent_ends_in_emulation") else { return };
+    let Some(host) = Machine::new("a_kvm_whose_guest_is_silent_ends_in_emulation") else { return };
     let device = host.path("kvm");
     fs::write(&device, "").unwrap();
     if !Path::new("/dev/kvm").exists() {
@@ -242,7 +244,7 @@ impl Drop for Emulator {
 #[test]
 fn an_emulator_that_is_missing_dies_or_hangs_is_one_line() {
     const TEST: &str = "an_emulator_that_is_missing_dies_or_hangs_is_one_line";
-    let Some(host) = Host::new(TEST) else { return };
+    let Some(host) = Machine::new(TEST) else { return };
     if Path::new(Emulator::PATH).exists() {
         eprintln!("SKIPPED {TEST}: there is {}", Emulator::PATH);
         return;
@@ -265,7 +267,7 @@ fn an_emulator_that_is_missing_dies_or_hangs_is_one_line() {
 
 #[test]
 fn a_guest_that_is_wedged_can_be_killed() {
-    let Some(host) = Host::new("a_guest_that_is_wedged_can_be_killed") else { return };
+    let Some(host) = Machine::new("a_guest_that_is_wedged_can_be_killed") else { return };
     rustix::process::set_child_subreaper(Some(rustix::process::getpid())).unwrap();
     host.started("wedged", &["/bin/sleep", "1000"], |_| {});
     let monitor = host.pid("wedged");
@@ -284,7 +286,7 @@ fn a_guest_that_is_wedged_can_be_killed() {
 
 #[test]
 fn what_a_microvm_cannot_have_is_refused_by_name() {
-    let Some(host) = Host::new("what_a_microvm_cannot_have_is_refused_by_name") else { return };
+    let Some(host) = Machine::new("what_a_microvm_cannot_have_is_refused_by_name") else { return };
     let create = |change: fn(&mut Value)| host.create("emulate", change);
     host.fails(
         create(|_| {}).args(["--preserve-fds", "1"]),
@@ -301,12 +303,13 @@ fn what_a_microvm_cannot_have_is_refused_by_name() {
         &["/linux/seccomp/listenerPath"],
     );
     let socket = host.path("host.sock");
-    let _listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+    let _listener = std::os::unix::net::UnixListener::bind(socket).unwrap();
     host.fails(
         &mut host.create("emulate", |config| {
             let mounts = config["mounts"].as_array_mut().unwrap();
-            mounts.push(json!({"destination": "/host.sock", "type": "bind", "source": socket,
-                "options": ["bind"]}));
+            mounts.push(json!({"destination": "/host.sock", "type": "bind", "options": ["bind"],
+                // A relative source counts from the bundle.
+                "source": "../host.sock"}));
         }),
         &["host.sock", "a socket of the host"],
     );
@@ -314,11 +317,19 @@ fn what_a_microvm_cannot_have_is_refused_by_name() {
         &mut create(|config| config["annotations"] = json!({"krun.variant": "sev"})),
         &["krun.variant"],
     );
+    // What only looks like it is none of this.
+    let alike = host.bundle("alike", &["/bin/true"], |config| {
+        config["linux"]["seccomp"] = json!({"defaultAction": "SCMP_ACT_ALLOW", "listenerPath": ""});
+        let mounts = config["mounts"].as_array_mut().unwrap();
+        mounts.push(json!({"destination": "/mnt", "type": "tmpfs", "source": "../host.sock"}));
+    });
+    let seen = host.run_in("microvm", &alike);
+    assert_eq!((seen.status, seen.stderr.as_str()), (0, ""));
 }
 
 #[test]
 fn the_emulator_has_nothing_of_the_host() {
-    let Some(host) = Host::new("the_emulator_has_nothing_of_the_host") else { return };
+    let Some(host) = Machine::new("the_emulator_has_nothing_of_the_host") else { return };
     host.started("jailed", &["/bin/sleep", "1000"], |config| {
         config["annotations"] = json!({"accord.accel": "emulate"});
     });

@@ -162,14 +162,14 @@ pub struct SeccompLibrary {
 }
 
 /// The document.
-pub fn features(implemented: Implemented, annotations: &[(&str, &str)]) -> Features {
+pub fn features(implemented: Implemented, annotations: &[(&str, impl AsRef<str>)]) -> Features {
     let mut features = Features::default();
     let library = implemented.seccomp.as_ref();
     let version =
         library.map(|seccomp| ("io.github.seccomp.libseccomp.version", &*seccomp.version));
     let annotations: HashMap<_, _> = annotations
         .iter()
-        .copied()
+        .map(|(key, value)| (*key, value.as_ref()))
         .chain(version)
         .map(|(key, value)| (key.to_owned(), value.to_owned()))
         .collect();

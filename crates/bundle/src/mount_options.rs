@@ -259,6 +259,11 @@ pub fn parse<S: AsRef<str>>(options: &[S]) -> MountOptions {
 }
 
 impl MountOptions {
+    /// Whether a mount with these options and this type is a bind mount: one without a type is.
+    pub fn is_bind(&self, kind: Option<&str>) -> bool {
+        !self.remount && (self.bind.is_some() || kind.unwrap_or("bind") == "bind")
+    }
+
     fn apply(&mut self, word: Word) {
         match word {
             Word::Nothing => {}

@@ -84,7 +84,7 @@ pub struct Child {
 
 impl Child {
     /// It may say nothing for as long as it likes: it sees to that itself.
-    pub fn is_trusted_to_answer(&mut self) {
+    pub fn wait_forever(&mut self) {
         self.patience = None;
     }
 }

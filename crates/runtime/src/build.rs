@@ -457,7 +457,7 @@ fn populate<'p>(
     let mut child = spawn(&compiled.plan, &fds, cgroup.as_ref().map(AsFd::as_fd))?;
     if passed.is_some() {
         // The monitor knows how long a guest may take to boot, and what it said.
-        child.is_trusted_to_answer();
+        child.wait_forever();
     }
     drop(fds);
     drop(opened);

@@ -14,9 +14,7 @@ pub fn features(annotations: &[(&str, String)]) -> Features {
         rdma: true,
         ..Implemented::default()
     };
-    let annotations: Vec<(&str, &str)> =
-        annotations.iter().map(|(name, value)| (*name, value.as_str())).collect();
-    features::features(implemented, &annotations)
+    features::features(implemented, annotations)
 }
 
 /// The version of the seccomp library, for `--version`.

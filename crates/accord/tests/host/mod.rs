@@ -1,4 +1,6 @@
-//! What the tests of native containers share.
+//! What the tests of containers share.
+//!
+//! `$ACCORD_TEST_BINARY` takes the place of the binary that was built for the tests.
 #![allow(dead_code, reason = "not every test needs all of it")]
 
 use std::fs;
@@ -19,10 +21,31 @@ pub(crate) fn has_strace(test: &str) -> bool {
     found
 }
 
-/// A bundle of busybox, a state directory and a cgroup of its own; all gone at the end.
+const APPLETS: [&str; 16] = [
+    "sh", "true", "sleep", "cat", "id", "kill", "dd", "pwd", "stty", "grep", "df", "tail", "ip",
+    "nc", "head", "md5sum",
+];
+
+/// The binary that is tested.
+pub(crate) fn binary() -> PathBuf {
+    std::env::var_os("ACCORD_TEST_BINARY").unwrap_or(env!("CARGO_BIN_EXE_accord").into()).into()
+}
+
+/// A root file system of busybox, a state directory and a cgroup of its own; all gone at the end.
 pub(crate) struct Host {
     pub(crate) dir: TempDir,
     pub(crate) cgroup: String,
+    pub(crate) binary: PathBuf,
+    /// Options of every command.
+    pub(crate) options: Vec<String>,
+}
+
+/// What a command showed.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Seen {
+    pub(crate) status: i32,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
 }
 
 impl Host {
@@ -40,11 +63,11 @@ impl Host {
         let bin = dir.path().join("rootfs/bin");
         fs::create_dir_all(&bin).unwrap();
         fs::copy("/bin/busybox", bin.join("busybox")).unwrap();
-        for applet in ["sh", "true", "sleep", "cat", "id", "kill", "dd", "pwd", "stty"] {
+        for applet in APPLETS {
             std::os::unix::fs::symlink("busybox", bin.join(applet)).unwrap();
         }
         let cgroup = format!("accord-test-{}-{test}", std::process::id());
-        Some(Self { dir, cgroup })
+        Some(Self { dir, cgroup, binary: binary(), options: Vec::new() })
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
@@ -74,19 +97,29 @@ impl Host {
     }
 
     pub(crate) fn accord(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_accord"));
-        command.arg("--root").arg(self.path("state")).args(args).stdin(Stdio::null());
+        let mut command = Command::new(&self.binary);
+        command.args(&self.options).arg("--root").arg(self.path("state"));
+        command.args(args).stdin(Stdio::null());
         command
     }
 
+    /// Output goes to files: a container that is left behind must not hold the pipes.
+    pub(crate) fn sees(&self, args: &[&str]) -> Seen {
+        let (out, err) = (self.path("out"), self.path("err"));
+        let mut command = self.accord(args);
+        command.stdout(fs::File::create(&out).unwrap()).stderr(fs::File::create(&err).unwrap());
+        let status = command.status().unwrap();
+        Seen {
+            status: status.code().unwrap(),
+            stdout: fs::read_to_string(out).unwrap(),
+            stderr: fs::read_to_string(err).unwrap(),
+        }
+    }
+
     pub(crate) fn ok(&self, args: &[&str]) -> String {
-        // A container that is left behind must not hold the pipes: output goes to files.
-        let out = fs::File::create(self.path("out")).unwrap();
-        let err = fs::File::create(self.path("err")).unwrap();
-        let status = self.accord(args).stdout(out).stderr(err).status().unwrap();
-        let stderr = fs::read_to_string(self.path("err")).unwrap();
-        assert!(status.success(), "{args:?}: {status}: {stderr}");
-        fs::read_to_string(self.path("out")).unwrap()
+        let seen = self.sees(args);
+        assert_eq!((seen.status, seen.stderr.as_str()), (0, ""), "{args:?}");
+        seen.stdout
     }
 
     /// Exit code and the one line on stderr.

@@ -209,8 +209,7 @@ impl<'a> Compiler<'a, '_> {
         let spec = self.spec;
         for (number, mount) in spec.mounts().iter().flatten().enumerate() {
             let options = mount_options::parse(mount.options().as_deref().unwrap_or_default());
-            let bind = mount.typ().as_deref().unwrap_or("bind") == "bind" || options.bind.is_some();
-            if options.remount || !bind {
+            if !options.is_bind(mount.typ().as_deref()) {
                 continue;
             }
             let (source, from) = self.source(number, mount)?;

@@ -34,16 +34,15 @@ impl<'a> Compiler<'a, '_> {
         let spec = self.spec;
         for (number, mount) in spec.mounts().iter().flatten().enumerate() {
             let options = mount_options::parse(mount.options().as_deref().unwrap_or_default());
-            let kind = mount.typ().as_deref().unwrap_or("bind");
-            match kind {
+            let kind = mount.typ().as_deref();
+            match kind.unwrap_or_default() {
                 _ if options.remount => {
                     let path = self.destination(mount)?;
                     self.push(Op::Remount { path, change: change(&options) });
                 }
-                _ if options.bind.is_some() => self.bind(number, mount, &options)?,
-                "bind" => self.bind(number, mount, &options)?,
+                _ if options.is_bind(kind) => self.bind(number, mount, &options)?,
                 "cgroup" | "cgroup2" => self.cgroup(mount, &options, layout)?,
-                _ => self.filesystem(mount, kind, &options)?,
+                kind => self.filesystem(mount, kind, &options)?,
             }
         }
         Ok(())

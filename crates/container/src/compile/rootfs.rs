@@ -121,8 +121,7 @@ impl<'a> Compiler<'a, '_> {
         self.spec.mounts().iter().flatten().any(|mount| {
             let options = mount.options().as_deref().unwrap_or_default();
             mount.destination() == Path::new(path)
-                && (mount.typ().as_deref() == Some("bind")
-                    || mount_options::parse(options).bind.is_some())
+                && mount_options::parse(options).is_bind(mount.typ().as_deref())
         })
     }
 

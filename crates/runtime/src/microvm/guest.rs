@@ -9,10 +9,10 @@ use std::fs;
 use std::os::unix::fs::FileTypeExt;
 use std::path::PathBuf;
 
-use accord_bundle::Bundle;
+use accord_bundle::{Bundle, mount_options};
 use accord_outcome::{Failure, Result};
 use oci_spec::runtime::{
-    HooksBuilder, LinuxNamespaceType, PosixRlimit, PosixRlimitBuilder, PosixRlimitType, Spec,
+    HooksBuilder, LinuxNamespaceType, PosixRlimit, PosixRlimitBuilder, PosixRlimitType,
 };
 use rustix::process::getrlimit;
 
@@ -34,15 +34,20 @@ const ROOTFS: &str = "rootfs";
 const KRUN: [&str; 3] = ["krun.cpus", "krun.ram_mib", "krun.use_passt"];
 
 /// Refuses by name what a microVM cannot have.
-pub(super) fn refuse(spec: &Spec) -> Result<()> {
+pub(super) fn refuse(bundle: &Bundle) -> Result<()> {
+    let spec = &bundle.spec;
     for name in spec.annotations().iter().flat_map(|all| all.keys()) {
         if name.starts_with("krun.") && !KRUN.contains(&name.as_str()) {
             return Err(Failure::text("read annotation", name, "a microvm does not have this"));
         }
     }
     for mount in spec.mounts().iter().flatten() {
+        let options = mount_options::parse(mount.options().as_deref().unwrap_or_default());
         let Some(source) = mount.source() else { continue };
-        if fs::metadata(source).is_ok_and(|is| is.file_type().is_socket()) {
+        let is_bind = options.is_bind(mount.typ().as_deref());
+        if is_bind
+            && fs::metadata(bundle.dir.join(source)).is_ok_and(|is| is.file_type().is_socket())
+        {
             let cause = "nobody behind a socket of the host can be reached from a microvm";
             return Err(Failure::text("mount", source.as_os_str().as_encoded_bytes(), cause));
         }
@@ -63,7 +68,8 @@ pub(super) fn refuse(spec: &Spec) -> Result<()> {
         return Err(Failure::text("config.json", "/linux/namespaces", cause));
     }
     let seccomp = spec.linux().as_ref().and_then(|linux| linux.seccomp().as_ref());
-    if seccomp.is_some_and(|seccomp| seccomp.listener_path().is_some()) {
+    let listener = seccomp.and_then(|seccomp| seccomp.listener_path().as_ref());
+    if listener.is_some_and(|path| !path.as_os_str().is_empty()) {
         let cause = "nobody on the host can answer for a microvm's kernel";
         return Err(Failure::text("config.json", "/linux/seccomp/listenerPath", cause));
     }

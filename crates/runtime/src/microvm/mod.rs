@@ -88,7 +88,7 @@ impl Prepared {
     /// # Errors
     /// An own failure for what a microVM cannot have, and for a machine that cannot be run here.
     pub(crate) fn of(rt: &Runtime, id: &str, bundle: &Bundle, process: &Process) -> Result<Self> {
-        guest::refuse(&bundle.spec)?;
+        guest::refuse(bundle)?;
         let rootfs = bundle.rootfs();
         if rootfs.exists() && !rootfs.is_dir() {
             // A file could be shared, too; it is no root of a container.
