@@ -48,6 +48,7 @@ man: build ## the man pages, in target/man
 bench: build ## accord beside crun, runc and a floor: time, memory, system calls
 	@tools/setup bench
 	@bench/run
+	@bench/order --check
 
 report: build ## the report of a release: docs/conformance.md, report/report.html
 	@tools/setup test

@@ -157,7 +157,8 @@ fn drop_unknown_capabilities(names: &mut Value, at: &str, warnings: &mut Warning
 
 /// Whether a string may hold a NUL byte, which no string of the kernel can.
 fn holds_nul(json: &[u8]) -> bool {
-    memchr::memmem::find(json, br"\u0000").is_some()
+    // What is not UTF-8 is no JSON either, and fails as that.
+    std::str::from_utf8(json).is_ok_and(|json| json.contains(r"\u0000"))
 }
 
 fn refuse_nul(value: &Value, at: &str) -> std::result::Result<(), Fault> {

@@ -73,8 +73,8 @@ struct Stage<'a> {
     index: usize,
     /// The container's root, from `BindRoot` on.
     root: Option<OwnedFd>,
-    /// The host's `/dev/null`, once something was masked.
-    null: Option<OwnedFd>,
+    /// What masked paths are hidden behind.
+    covers: mounts::Covers,
     /// A procfs of our own.
     proc: Option<OwnedFd>,
     /// The connection that `start` made: failures go there from then on.
@@ -85,7 +85,15 @@ struct Stage<'a> {
 
 impl<'a> Stage<'a> {
     fn new(start: Start<'a>, index: usize) -> Self {
-        Self { start, index, root: None, null: None, proc: None, started: None, program: None }
+        Self {
+            start,
+            index,
+            root: None,
+            covers: mounts::Covers::default(),
+            proc: None,
+            started: None,
+            program: None,
+        }
     }
 
     fn carry_out(mut self, ops: &'a [Op<'a>]) -> ! {
@@ -202,11 +210,8 @@ impl<'a> Stage<'a> {
                 send(self.start.sync, &message, [b"", b""], Some(master.as_fd())).at(Call::Protocol)
             }
             Op::Mask { path } => {
-                if self.null.is_none() {
-                    self.null = Some(mounts::open_null()?);
-                }
-                let null = self.null.as_ref().ok_or(Fault::from(Errno::BADF))?;
-                mounts::mask(self.root()?, path.0, null.as_fd())
+                let root = self.root.as_ref().ok_or(Fault::from(Errno::BADF))?;
+                mounts::mask(root.as_fd(), path.0, &mut self.covers)
             }
             Op::ReadOnlyPath { path } => mounts::read_only_path(self.root()?, path.0),
             Op::Remount { path, ref change } => {

@@ -161,22 +161,43 @@ pub(crate) fn change(mount: BorrowedFd<'_>, change: &Change) -> Result<()> {
     apply(change.set, change.clear, AT_EMPTY_PATH)
 }
 
+/// What masked paths are hidden behind, from the first of each kind on.
+#[derive(Default)]
+pub(crate) struct Covers {
+    /// The host's `/dev/null`.
+    null: Option<OwnedFd>,
+    /// An empty file system; one does for all, and is not cheap.
+    empty: Option<OwnedFd>,
+}
+
 /// Hides a path below the root. A path that does not exist needs no hiding.
-pub(crate) fn mask(root: BorrowedFd<'_>, path: &CStr, null: BorrowedFd<'_>) -> Done {
+pub(crate) fn mask(root: BorrowedFd<'_>, path: &CStr, covers: &mut Covers) -> Done {
+    // Also if there is nothing to hide: a host without it is said in any case.
+    let null = match covers.null.take() {
+        Some(null) => null,
+        None => open_null()?,
+    };
+    let null = covers.null.insert(null);
     let target = match target::open(root, path, false) {
         Err(Errno::NOENT | Errno::NOTDIR) => return Ok(()),
         other => other.at(Call::Target)?,
     };
-    let cover = if target::is_directory(target.as_fd()).at(Call::Target)? {
-        new_filesystem(c"tmpfs", c"tmpfs", &[], Attributes::READ_ONLY)?
-    } else {
-        clone_tree(null, c"", false, false).at(Call::Open)?
+    let is_directory = target::is_directory(target.as_fd()).at(Call::Target)?;
+    let cover = match &covers.empty {
+        _ if !is_directory => clone_tree(null.as_fd(), c"", false, false).at(Call::Open)?,
+        Some(empty) => clone_tree(empty.as_fd(), c"", false, false).at(Call::Open)?,
+        None => new_filesystem(c"tmpfs", c"tmpfs", &[], Attributes::READ_ONLY)?,
     };
-    attach(cover.as_fd(), target.as_fd()).at(Call::Attach)
+    attach(cover.as_fd(), target.as_fd()).at(Call::Attach)?;
+    if is_directory && covers.empty.is_none() {
+        // Only now: before 6.15 the kernel copies no mount that is not attached.
+        covers.empty = Some(cover);
+    }
+    Ok(())
 }
 
 /// Opens the host's `/dev/null` and makes sure that it is one (CVE-2025-31133).
-pub(crate) fn open_null() -> Done<OwnedFd> {
+fn open_null() -> Done<OwnedFd> {
     let null =
         openat(CWD, c"/dev/null", OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).at(Call::Open)?;
     let stat = fstat(&null).at(Call::Open)?;

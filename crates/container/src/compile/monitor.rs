@@ -93,9 +93,7 @@ pub fn compile_monitor<'a>(
         compiler.pseudo_terminals()?;
         compiler.terminal(process, false)?;
     }
-    compiler.push(Op::Ask { request: Request::Hooks });
-    let hooks = spec.hooks().as_ref();
-    compiler.hooks("createContainer", hooks.and_then(|all| all.create_container().as_ref()))?;
+    compiler.hooks_of_create()?;
     compiler.push(Op::Pivot { spread: None });
     compiler.become_self(&monitor.args, &monitor.pass)?;
     let clone = layout.clone_flags();

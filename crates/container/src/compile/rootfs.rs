@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use accord_bundle::mount_options;
 use accord_outcome::{Failure, Result};
-use accord_stage::{DeviceKind, Namespaces, Op, Propagation, Request, Source, Spread};
+use accord_stage::{DeviceKind, Namespaces, Op, Propagation, Source, Spread};
 use linux_raw_sys::general::{MS_PRIVATE, MS_SHARED, MS_SLAVE};
 use oci_spec::runtime::{LinuxDeviceType, LinuxNamespaceType, Process};
 
@@ -62,9 +62,7 @@ impl<'a> Compiler<'a, '_> {
         if process.terminal().unwrap_or(false) {
             self.terminal(process, true)?;
         }
-        self.push(Op::Ask { request: Request::Hooks });
-        let hooks = self.spec.hooks().as_ref();
-        self.hooks("createContainer", hooks.and_then(|hooks| hooks.create_container().as_ref()))?;
+        self.hooks_of_create()?;
         self.covers()?;
         if self.spec.root().as_ref().is_some_and(|root| root.readonly().unwrap_or(false)) {
             self.push(Op::ReadOnlyRoot);
@@ -90,9 +88,7 @@ impl<'a> Compiler<'a, '_> {
             return Err(Failure::text("config.json", "/linux/namespaces", cause));
         }
         self.push(Op::OpenRoot { path });
-        self.push(Op::Ask { request: Request::Hooks });
-        let hooks = self.spec.hooks().as_ref();
-        self.hooks("createContainer", hooks.and_then(|hooks| hooks.create_container().as_ref()))?;
+        self.hooks_of_create()?;
         self.push(Op::Chroot);
         Ok(())
     }
