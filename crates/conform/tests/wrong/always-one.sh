@@ -5,7 +5,8 @@
 # red: unsearchable-parent mode-700-of-another noexec-mount component-is-file empty-file
 # red: text-without-interpreter text-without-interpreter-in-path truncated-elf foreign-elf
 # red: busy-file arguments-too-long fifo seccomp-denies-execve
-# not red: name-in-path path-empty-element path-relative-element path-skips-* symlink-to-program
+# not red: name-in-path path-empty-element path-relative-element path-skips-* path-twice
+# not red: symlink-to-program
 . "${0%/*}/common.sh"
 "$accord" "$@"
 code=$?
