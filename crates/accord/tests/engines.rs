@@ -1,5 +1,5 @@
-//! The classifiers beside the engines that they are taken from: a runtime that fails with a
-//! text, and what the engine that is really here makes of it. Needs root and podman.
+//! The classifiers beside the engines that they are taken from: runtimes that fail with a
+//! text, and what the engine that is really here makes of it. Needs root and the engines.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::fs;
@@ -8,7 +8,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use accord_conform::classify::{podman_exec, podman_run};
+use accord_conform::classify::{docker_daemon, podman_exec, podman_run};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -159,24 +159,108 @@ fn podman_makes_of_a_text_what_the_classifier_says() {
     }
 }
 
-#[test]
-fn accord_keeps_the_contract_under_podman() {
-    let Some(_podman) = Podman::new("accord_keeps_the_contract_under_podman") else { return };
+/// Cases that run, and cases whose failure the engines have to make out from the text.
+const CASES: [&str; 8] = [
+    "exit-42",
+    "exit-137",
+    "signal-TERM",
+    "name-missing",
+    "path-missing",
+    "directory",
+    "mode-644",
+    "foreign-elf",
+];
+
+/// The cells of `accord conform` for these runtimes, under an engine or by themselves.
+fn measured(engine: Option<&str>, runtimes: &[&str]) -> Vec<Value> {
     let directory = TempDir::new().unwrap();
     let report = directory.path().join("report.json");
-    let cases = ["exit-42", "exit-137", "signal-TERM", "name-missing", "directory", "foreign-elf"];
     let output = Command::new(ACCORD)
-        .args(["conform", "--engine", "podman", "--patience", "3", "--format"])
+        .args(["conform", "--patience", "3", "--format"])
         .arg(format!("json={}", report.display()))
-        .arg("--runtime")
-        .arg(format!("accord={ACCORD}"))
-        .args(cases.iter().flat_map(|id| ["--filter", id]))
+        .args(engine.iter().flat_map(|engine| ["--engine", engine]))
+        .args(["--runtime", &format!("accord={ACCORD}")])
+        .args(runtimes.iter().flat_map(|name| ["--runtime", name]))
+        .args(CASES.iter().flat_map(|id| ["--filter", id]))
         .args(["--form", "run", "--form", "create", "--form", "exec"])
         .output()
         .unwrap();
+    assert!(report.exists(), "{output:?}");
     let report: Value = serde_json::from_slice(&fs::read(report).unwrap()).unwrap();
-    let cells = report["cases"].as_array().unwrap();
-    assert_eq!(cells.len(), cases.len() * 3);
-    let bad: Vec<&Value> = cells.iter().filter(|cell| cell["verdict"] != "pass").collect();
-    assert!(output.status.success() && bad.is_empty(), "{bad:#?}");
+    let cells = report["cases"].as_array().unwrap().clone();
+    assert_eq!(cells.len(), CASES.len() * 3 * (runtimes.len() + 1));
+    cells
+}
+
+fn is_missing(test: &str, programs: &[&str]) -> bool {
+    let found = |name: &&&str| Command::new(name).arg("--version").output().is_ok();
+    let missing = match () {
+        () if !rustix::process::geteuid().is_root() => "not root".to_owned(),
+        () => match programs.iter().find(|name| !found(name)) {
+            Some(name) => format!("{name} is missing"),
+            None => return false,
+        },
+    };
+    eprintln!("SKIPPED {test}: {missing}");
+    true
+}
+
+fn assert_accord_conforms(cells: &[Value]) {
+    let own = |cell: &&Value| cell["runtime"].as_str().unwrap().ends_with("accord");
+    let bad: Vec<&Value> =
+        cells.iter().filter(own).filter(|cell| cell["verdict"] != "pass").collect();
+    assert!(bad.is_empty(), "{bad:#?}");
+}
+
+/// Under the engine, and what the runtime said to the suite itself in the same case.
+fn failures<'a>(under: &'a [Value], alone: &'a [Value]) -> Vec<(&'a Value, &'a Value)> {
+    let name = |cell: &Value| {
+        let runtime = cell["runtime"].as_str().unwrap();
+        runtime.rsplit('+').next().unwrap().to_owned()
+    };
+    let same = |a: &Value, b: &Value| a["id"] == b["id"] && a["form"] == b["form"];
+    let pairs = under.iter().filter(|cell| cell["form"] == "run").map(|cell| {
+        let mut others = alone.iter().filter(|other| name(other) == name(cell));
+        (cell, &others.find(|other| same(other, cell)).unwrap()["seen"]["calls"][0]["classes"])
+    });
+    let pairs: Vec<_> = pairs.filter(|(_, classes)| !classes.is_null()).collect();
+    assert!(pairs.len() >= 5, "{pairs:#?}");
+    pairs
+}
+
+#[test]
+fn accord_keeps_the_contract_under_podman() {
+    if is_missing("accord_keeps_the_contract_under_podman", &["podman"]) {
+        return;
+    }
+    assert_accord_conforms(&measured(Some("podman"), &[]));
+}
+
+#[test]
+fn docker_shows_what_its_classifier_says() {
+    if is_missing("docker_shows_what_its_classifier_says", &["dockerd", "docker", "crun", "runc"]) {
+        return;
+    }
+    let under = measured(Some("docker"), &["crun", "runc"]);
+    assert_accord_conforms(&under);
+    for (cell, classes) in failures(&under, &measured(None, &["crun", "runc"])) {
+        let call = &cell["seen"]["calls"][0];
+        assert_eq!(call["ended"]["exited"], classes["docker_client"], "{cell:#?}");
+    }
+}
+
+#[test]
+fn containerd_passes_on_the_words() {
+    let programs = ["containerd", "ctr", "crun", "runc"];
+    if is_missing("containerd_passes_on_the_words", &programs) {
+        return;
+    }
+    let under = measured(Some("containerd"), &["crun", "runc"]);
+    assert_accord_conforms(&under);
+    for (cell, classes) in failures(&under, &measured(None, &["crun", "runc"])) {
+        let call = &cell["seen"]["calls"][0];
+        assert_eq!(call["ended"]["exited"], 1, "{cell:#?}");
+        let text = call["stderr"].as_str().unwrap();
+        assert_eq!(docker_daemon(text), classes["docker_daemon"], "{cell:#?}");
+    }
 }

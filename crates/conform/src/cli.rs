@@ -218,8 +218,7 @@ fn measure(args: &ConformArgs, cases: &[Case]) -> Result<u8, Failure> {
 fn under(engines: &[Engine], runtimes: &[Runtime]) -> Result<Vec<Runtime>, Failure> {
     let mut all = Vec::new();
     for engine in engines {
-        crate::runtime::find(engine.program())
-            .ok_or_else(|| Failure::text("find engine", engine.program(), "it is not installed"))?;
+        engine.check()?;
         all.extend(runtimes.iter().map(|runtime| runtime.under(*engine)));
     }
     Ok(all)

@@ -8,6 +8,8 @@ use serde_json::Value;
 use wildmatch::WildMatchPattern;
 
 use crate::case::{Case, Form, Way};
+use crate::classify;
+use crate::engine::Engine;
 use crate::expect::{At, Expect, Wanted, Warnings, code};
 use crate::observe::{Call, Ended, LogRecord, Observed};
 
@@ -100,7 +102,7 @@ pub fn judge(case: &Case, form: Form, expect: &Expect, seen: &Observed) -> Vec<F
 }
 
 /// The departures that an engine's user sees: the exit status, and what the process wrote.
-pub fn judge_engine(expect: &Expect, seen: &Observed) -> Vec<Finding> {
+pub fn judge_engine(engine: Engine, expect: &Expect, seen: &Observed) -> Vec<Finding> {
     let mut judge = Judge { findings: Vec::new() };
     for call in &seen.setup {
         if call.ended != Ended::Exited(0) {
@@ -108,7 +110,14 @@ pub fn judge_engine(expect: &Expect, seen: &Observed) -> Vec<Finding> {
         }
     }
     if let Some(call) = seen.calls.last() {
-        judge.ended(call, crate::engine::expected(expect));
+        let expected = crate::engine::expected(engine, call.verb(), expect);
+        let is_it = |code: &&u8| call.ended == Ended::Exited(**code);
+        if let Some(wanted) = expected.iter().find(is_it).or(expected.first()) {
+            judge.ended(call, *wanted);
+        }
+        if let (Engine::Containerd, Wanted::Fails(class)) = (engine, expect.wanted()) {
+            judge.text_for_clients(call, class);
+        }
         if matches!(call.verb(), "run" | "exec") && matches!(expect.wanted(), Wanted::Ends(_)) {
             judge.output(expect, seen);
         }
@@ -121,6 +130,15 @@ struct Judge {
 }
 
 impl Judge {
+    /// containerd's clients have the text alone: docker's daemon is the one that decides by it.
+    fn text_for_clients(&mut self, call: &Call, class: Class) {
+        let (got, wanted) = (classify::docker_daemon(&call.stderr), code(class, false));
+        if got != wanted {
+            let got = format!("{got} for: {}", call.stderr.trim_end());
+            self.find(Check::Class, format!("docker daemon: {wanted}"), got);
+        }
+    }
+
     fn find(&mut self, check: Check, expected: impl Into<String>, got: impl Into<String>) {
         self.findings.push(Finding { check, expected: expected.into(), got: got.into() });
     }

@@ -336,9 +336,15 @@ pub fn reap_all() {
 
 /// Kills every descendant and waits until none is left.
 pub fn kill_all() {
+    kill_all_but(&BTreeSet::new());
+}
+
+/// The same for all but these pids.
+pub fn kill_all_but(spared: &BTreeSet<i32>) {
     let deadline = Instant::now() + Duration::from_secs(2);
     loop {
-        let living = descendants();
+        let mut living = descendants();
+        living.retain(|(pid, _)| !spared.contains(&pid.as_raw_pid()));
         for (pid, _) in &living {
             let _gone = kill_process(*pid, Signal::KILL);
         }

@@ -98,7 +98,7 @@ impl Runtime {
 
     /// The same runtime as this engine's.
     pub fn under(&self, engine: Engine) -> Self {
-        let name = format!("{}+{}", engine.program(), self.name);
+        let name = format!("{}+{}", engine.name(), self.name);
         Self { name, engine: Some(engine), ..self.clone() }
     }
 

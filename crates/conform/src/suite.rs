@@ -64,7 +64,8 @@ pub fn run(plan: &Plan<'_>, mut tell: impl FnMut(&Cell)) -> Result<Vec<Cell>, Fa
         done.resize_with(jobs.len(), || None);
         let mut queue = Vec::new();
         for job in jobs {
-            let refused = runtime.engine.and_then(|_| engine::refusal(job.case, job.form));
+            let refused =
+                runtime.engine.and_then(|engine| engine::refusal(engine, job.case, job.form));
             let skipped = || skip(job.case, runtime, work.rootless.is_some(), plan.stress);
             match refused.or_else(skipped) {
                 Some(reason) => {
@@ -216,7 +217,7 @@ fn cell(job: &Job<'_>, runtime: &Runtime, runs: Vec<Observed>) -> Result<Cell, F
     let expect = expect.map_err(|e| Failure::text("read case", &job.case.id, e.to_string()))?;
     let total = runs.len();
     let findings = |seen: &Observed| match runtime.engine {
-        Some(_) => judge_engine(&expect, seen),
+        Some(engine) => judge_engine(engine, &expect, seen),
         None => judge(job.case, job.form, &expect, seen),
     };
     let judged: Vec<_> = runs.into_iter().map(|seen| (findings(&seen), seen)).collect();
@@ -259,7 +260,10 @@ impl Link {
         };
         let mut link = Self { child, input, output: BufReader::new(output) };
         link.say(hello)?;
-        Ok(link)
+        match link.hear::<Option<String>>()? {
+            Some(fault) => Err(Failure::plain(fault)),
+            None => Ok(link),
+        }
     }
 
     fn say(&mut self, message: &impl serde::Serialize) -> Result<(), Failure> {
@@ -272,6 +276,10 @@ impl Link {
 
     fn ask(&mut self, order: &Order) -> Result<Answer, Failure> {
         self.say(order)?;
+        self.hear()
+    }
+
+    fn hear<T: serde::de::DeserializeOwned>(&mut self) -> Result<T, Failure> {
         let mut line = String::new();
         self.output.read_line(&mut line).map_err(|e| Failure::io("read answer", "", &e))?;
         serde_json::from_str(&line).map_err(|e| Failure::text("read answer", "", e.to_string()))

@@ -3,7 +3,8 @@
 //! It is the subreaper of everything that a case starts and has a private mount
 //! namespace, so that processes and mounts that are left over are surely the
 //! case's own. Orders come as JSON lines on standard input, answers go as JSON
-//! lines to standard output; at the end of the input it goes away.
+//! lines to standard output, the first of them when it is ready: `null`, or why
+//! it is not. At the end of the input it goes away.
 
 use std::io::{BufRead, Write};
 use std::path::PathBuf;
@@ -13,7 +14,7 @@ use rustix::mount::{MountPropagationFlags, UnmountFlags, mount_change, unmount};
 use serde::{Deserialize, Serialize};
 
 use crate::case::Form;
-use crate::engine;
+use crate::engine::{self, Host};
 use crate::leftovers::hierarchies;
 use crate::observe::Observed;
 use crate::runtime::Runtime;
@@ -72,7 +73,15 @@ pub fn work() -> Result<(), Failure> {
         rootless: hello.rootless,
         patience: hello.patience,
     };
+    let engine = context.runtime.engine.map(|engine| Host::start(engine, &context));
     let mut output = std::io::stdout().lock();
+    let mut say = |message: Vec<u8>| {
+        let written = output.write_all(&[&*message, b"\n"].concat()).and_then(|()| output.flush());
+        written.map_err(|error| Failure::io("answer", "", &error))
+    };
+    let fault = engine.as_ref().and_then(|engine| engine.as_ref().err());
+    say(serde_json::to_vec(&fault.map(Failure::to_string)).map_err(broken)?)?;
+    let engine = engine.transpose()?;
     while let Some(line) = next() {
         let order: Order = serde_json::from_str(&line).map_err(broken)?;
         let case = cases.iter().find(|case| case.id == order.id);
@@ -82,15 +91,15 @@ pub fn work() -> Result<(), Failure> {
         for time in 0..times {
             // Numbers of repeated runs must not meet those of other orders.
             let number = order.number.saturating_mul(10_000).saturating_add(time);
-            runs.push(match context.runtime.engine {
+            runs.push(match &engine {
                 Some(engine) => engine::run(&context, engine, case, order.form, number),
                 None => session::run(&context, case, order.form, number),
             });
         }
-        let mut answer = serde_json::to_vec(&Answer { runs }).map_err(broken)?;
-        answer.push(b'\n');
-        let written = output.write_all(&answer).and_then(|()| output.flush());
-        written.map_err(|error| Failure::io("answer", "", &error))?;
+        say(serde_json::to_vec(&Answer { runs }).map_err(broken)?)?;
+    }
+    if let Some(engine) = engine {
+        engine.end();
     }
     Ok(())
 }
