@@ -176,10 +176,20 @@ impl Monitor {
             end(Outcome::Exited(failure.init_code()));
         }
         let line = format!("accord: {failure}\n");
-        if let Some(fd) = self.processes.get(&INIT).and_then(Process::last_word) {
-            // Nobody may be there to read it; the status says it, too.
-            let _told = write(fd, line.as_bytes()).is_ok();
+        for client in self.clients.values_mut() {
+            // An `exec`: another verb hears by the end of its connection that the container is gone.
+            let Some(number) = client.process else { continue };
+            let answer = match client.waits {
+                true => Answer::Reply(Err(failure.clone())),
+                false => {
+                    last_word(self.processes.get(&number), &line);
+                    Answer::Ended(Outcome::Lost)
+                }
+            };
+            let queued = client.connection.queue(&answer).is_ok();
+            let _told = queued && client.connection.flush().is_ok();
         }
+        last_word(self.processes.get(&INIT), &line);
         end(Outcome::Lost)
     }
 
@@ -661,6 +671,13 @@ impl Monitor {
             }
         }
         Ok(())
+    }
+}
+
+/// Says why a process has ended. Nobody may be there to read it; the status says it, too.
+fn last_word(process: Option<&Process>, line: &str) {
+    if let Some(fd) = process.and_then(Process::last_word) {
+        let _told = write(fd, line.as_bytes()).is_ok();
     }
 }
 

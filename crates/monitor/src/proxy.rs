@@ -132,7 +132,7 @@ impl Proxy {
             match self.connection.take() {
                 Ok(Some(Answer::Ended(outcome))) => return Ok(Some(outcome)),
                 Ok(None) if more => {}
-                // The whole machine has ended: as on the host, where the end of a
+                // The container has ended: as on the host, where the end of a
                 // pid namespace's first process kills all the others.
                 _ => return Ok(Some(Outcome::Signalled { signal: 9, core: false })),
             }
