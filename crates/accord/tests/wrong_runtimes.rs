@@ -20,6 +20,7 @@ struct Wrong {
     red: BTreeSet<String>,
     form: Option<String>,
     stress: bool,
+    microvm: bool,
 }
 
 impl Wrong {
@@ -44,6 +45,7 @@ impl Wrong {
             red: &fitting(words("# red:")) - &fitting(words("# not red:")),
             form: words("# form:").pop(),
             stress: text.lines().any(|line| line == "# stress"),
+            microvm: text.lines().any(|line| line == "# microvm"),
         }
     }
 
@@ -54,7 +56,8 @@ impl Wrong {
         let mut command = Command::new(ACCORD);
         command.args(["conform", "--sample", "--format"]);
         command.arg(format!("json={}", report.display()));
-        command.arg("--runtime").arg(format!("wrong={} {ACCORD}", self.path.display()));
+        let name = if self.microvm { "wrong:microvm" } else { "wrong" };
+        command.arg("--runtime").arg(format!("{name}={} {ACCORD}", self.path.display()));
         command.args(self.red.iter().flat_map(|id| ["--filter", id]));
         command.args(self.form.iter().flat_map(|form| ["--form", form]));
         if self.stress {

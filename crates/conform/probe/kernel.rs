@@ -98,7 +98,8 @@ pub mod nr {
     pub const READ: usize = 0;             pub const WRITE: usize = 1;
     pub const CLOSE: usize = 3;            pub const MMAP: usize = 9;
     pub const RT_SIGACTION: usize = 13;    pub const RT_SIGPROCMASK: usize = 14;
-    pub const IOCTL: usize = 16;           pub const GETPID: usize = 39;
+    pub const IOCTL: usize = 16;           pub const PWRITE64: usize = 18;
+    pub const GETPID: usize = 39;
     pub const CLONE: usize = 56;           pub const WAIT4: usize = 61;
     pub const KILL: usize = 62;            pub const UNAME: usize = 63;
     pub const GETCWD: usize = 79;          pub const GETUID: usize = 102;
@@ -116,7 +117,8 @@ pub mod nr {
     pub const READ: usize = 63;            pub const WRITE: usize = 64;
     pub const CLOSE: usize = 57;           pub const MMAP: usize = 222;
     pub const RT_SIGACTION: usize = 134;   pub const RT_SIGPROCMASK: usize = 135;
-    pub const IOCTL: usize = 29;           pub const GETPID: usize = 172;
+    pub const IOCTL: usize = 29;           pub const PWRITE64: usize = 68;
+    pub const GETPID: usize = 172;
     pub const CLONE: usize = 220;          pub const WAIT4: usize = 260;
     pub const KILL: usize = 129;           pub const UNAME: usize = 160;
     pub const GETCWD: usize = 17;          pub const GETUID: usize = 174;
@@ -126,6 +128,14 @@ pub mod nr {
     pub const EXIT_GROUP: usize = 94;      pub const OPENAT: usize = 56;
     pub const READLINKAT: usize = 78;      pub const MEMFD_CREATE: usize = 279;
 }
+
+/// An instruction that there is not: `ud2`.
+#[cfg(target_arch = "x86_64")]
+pub const NONSENSE: [u8; 2] = [0x0f, 0x0b];
+
+/// An instruction that there is not: `udf #0`.
+#[cfg(target_arch = "aarch64")]
+pub const NONSENSE: [u8; 4] = [0; 4];
 
 /// Ends the process.
 pub fn exit(code: i32) -> ! {

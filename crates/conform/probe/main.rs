@@ -28,6 +28,8 @@ const FAILED: i32 = 94;
 pub const BROKEN: i32 = 95;
 /// There is no such action, or its argument is missing or no number.
 const UNKNOWN: i32 = 96;
+/// The kernel is the host's, and not to be touched.
+const NOT_ELSEWHERE: i32 = 97;
 
 const AT_FDCWD: usize = -100isize as usize;
 const EPIPE: isize = -32;
@@ -109,6 +111,8 @@ fn perform(action: &[u8], args: &mut Arguments, start: &Start) {
         b"daemon" => { let time = args.number(); spawn(time, true) }
         b"fork-fails" => if kernel::fork() >= 0 { exit(SURVIVED) },
         b"reboot" => reboot(args.word()),
+        b"elsewhere" => elsewhere(args.word()),
+        b"break-init" => break_init(),
         b"call" => { must(call(args.size(), 0, 0, 0, 0, 0, 0)); }
         b"call-fails" => { if call(args.size(), 0, 0, 0, 0, 0, 0) >= 0 { exit(SURVIVED) } }
         b"close" => { call(nr::CLOSE, args.size(), 0, 0, 0, 0, 0); }
@@ -288,13 +292,46 @@ fn reboot(how: &[u8]) {
     exit(SURVIVED)
 }
 
-/// Prints the line of /proc/self/status that begins with `field`.
-fn status(field: &[u8]) {
-    let fd = open(c"/proc/self/status".as_ptr() as usize, 0, 0);
-    let mut buffer = [0; 8192];
+/// Goes on only in a kernel of another boot than this one, the host's.
+fn elsewhere(host: &[u8]) {
+    let mut id = [0; 64];
+    let id = read_file(c"/proc/sys/kernel/random/boot_id", &mut id).trim_ascii_end();
+    if host.is_empty() || id.is_empty() || id == host {
+        exit(NOT_ELSEWHERE)
+    }
+}
+
+/// Puts an instruction that there is not where process 1 goes on when its system call returns.
+fn break_init() {
+    let mut line = [0; 256];
+    // "NUMBER ARGUMENT... STACK INSTRUCTION" in hexadecimal, or "running".
+    let address = loop {
+        let line = read_file(c"/proc/1/syscall", &mut line).trim_ascii_end();
+        let last = line.rsplit(|b| *b == b' ').next().and_then(|word| word.strip_prefix(b"0x"));
+        let address = last.and_then(|digits| core::str::from_utf8(digits).ok());
+        match address.and_then(|digits| usize::from_str_radix(digits, 16).ok()) {
+            Some(address) => break address,
+            None => sleep(1),
+        }
+    };
+    let memory = open(c"/proc/1/mem".as_ptr() as usize, 1, 0);
+    let nonsense = kernel::NONSENSE;
+    let (from, size) = (nonsense.as_ptr() as usize, nonsense.len());
+    must(call(nr::PWRITE64, memory, from, size, address, 0, 0));
+}
+
+/// The first bytes of a file.
+fn read_file<'a>(path: &core::ffi::CStr, buffer: &'a mut [u8]) -> &'a [u8] {
+    let fd = open(path.as_ptr() as usize, 0, 0);
     let size = must(call(nr::READ, fd, buffer.as_mut_ptr() as usize, buffer.len(), 0, 0, 0));
     call(nr::CLOSE, fd, 0, 0, 0, 0, 0);
-    for line in buffer[..size].split(|b| *b == b'\n') {
+    buffer.get(..size).unwrap_or_default()
+}
+
+/// Prints the line of /proc/self/status that begins with `field`.
+fn status(field: &[u8]) {
+    let mut buffer = [0; 8192];
+    for line in read_file(c"/proc/self/status", &mut buffer).split(|b| *b == b'\n') {
         if line.starts_with(field) {
             print(line);
             print(b"\n");

@@ -202,7 +202,7 @@ impl Case {
         let mut expect = self.expect.clone();
         let layers = [Some(kind), Some(way), form.tty.then_some("tty")];
         for layer in layers.into_iter().flatten().filter_map(|name| self.on.get(name)) {
-            let outcomes = ["exits", "killed", "fails"];
+            let outcomes = ["exits", "killed", "lost", "fails"];
             if outcomes.iter().any(|outcome| layer.contains_key(*outcome)) {
                 // Another outcome takes the place of the first; they do not add up.
                 expect.retain(|key, _| !outcomes.contains(&key.as_str()));
@@ -417,6 +417,10 @@ pub enum Target {
     Process,
     /// The runtime that runs in the foreground.
     Runtime,
+    /// The container's process, also where the case is about an `exec`.
+    Container,
+    /// The process that runs the guest: the container's, or a child of it.
+    Machine,
 }
 
 /// The caller's side of the standard streams.

@@ -16,6 +16,8 @@ pub struct Expect {
     pub exits: Option<u8>,
     /// The process is killed by this signal; with `fails`, the supervisor sees that besides.
     pub killed: Option<u8>,
+    /// The microVM is lost.
+    pub lost: bool,
     /// The verb fails: with the class that decides its code.
     pub fails: Option<Class>,
     /// Which verb of `create` and `start` fails.
@@ -77,6 +79,7 @@ impl Expect {
     pub fn wanted(&self) -> Wanted {
         match (self.fails, self.killed, self.exits) {
             (Some(class), _, _) => Wanted::Fails(class),
+            _ if self.lost => Wanted::Ends(Outcome::Lost),
             (_, Some(signal), _) => Wanted::Ends(Outcome::Signalled { signal, core: false }),
             (_, _, code) => Wanted::Ends(Outcome::Exited(code.unwrap_or(0))),
         }

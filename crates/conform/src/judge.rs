@@ -172,6 +172,10 @@ impl Judge {
     fn foreground(&mut self, expect: &Expect, seen: &Observed, exec: bool) {
         let [call] = seen.calls.as_slice() else { return };
         match expect.wanted() {
+            Wanted::Ends(Outcome::Lost) => {
+                self.ended(call, Outcome::Lost.code());
+                self.line(call);
+            }
             Wanted::Ends(outcome) => {
                 self.ended(call, outcome.code());
                 self.quiet(expect, call);
@@ -283,6 +287,14 @@ impl Judge {
         }
         if expect.warnings.is_none() && !expect.chatty && !call.stderr.is_empty() {
             self.find(Check::Stderr, "nothing", call.stderr.trim_end());
+        }
+    }
+
+    /// One line says why. Whoever can log may be long gone.
+    fn line(&mut self, call: &Call) {
+        let lines = call.stderr.lines().count();
+        if call.ended != Ended::Hung && lines != 1 {
+            self.find(Check::Stderr, "one line", format!("{lines} lines: {}", call.stderr));
         }
     }
 

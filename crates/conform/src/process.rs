@@ -232,6 +232,14 @@ impl Supervised {
         let _gone = pidfd_send_signal(&self.pidfd, signal);
     }
 
+    /// Sends a signal to the process that runs the guest: this one, or a descendant that has a
+    /// thread for each processor.
+    pub fn signal_machine(&self, signal: Signal) {
+        let machine =
+            below(self.pid).into_iter().map(|(pid, _)| pid).find(|pid| runs_a_guest(*pid));
+        let _gone = kill_process(machine.unwrap_or(self.pid), signal);
+    }
+
     /// Whether it is stopped by a signal.
     pub fn is_stopped(&self) -> bool {
         process_state(self.pid) == Some('T')
@@ -268,9 +276,22 @@ fn stat_field(pid: Pid, index: usize) -> Option<String> {
     fields.split(' ').nth(index).map(str::to_owned)
 }
 
+/// Whether it has the threads of an emulator or of virtual processors.
+fn runs_a_guest(pid: Pid) -> bool {
+    let tasks = std::fs::read_dir(format!("/proc/{}/task", pid.as_raw_nonzero()));
+    tasks.into_iter().flatten().flatten().any(|task| {
+        let name = std::fs::read_to_string(task.path().join("comm")).unwrap_or_default();
+        name.starts_with("qemu") || name.contains("vcpu")
+    })
+}
+
 /// Every living descendant of this process, with its command line.
 pub fn descendants() -> Vec<(Pid, String)> {
-    let own = rustix::process::getpid();
+    below(rustix::process::getpid())
+}
+
+/// Every living descendant of a process, with its command line.
+fn below(own: Pid) -> Vec<(Pid, String)> {
     let mut parents = std::collections::BTreeMap::new();
     let Ok(entries) = std::fs::read_dir("/proc") else { return Vec::new() };
     for entry in entries.flatten() {

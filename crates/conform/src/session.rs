@@ -139,6 +139,7 @@ impl<'a> Session<'a> {
                 ("cgroup", context.cgroup.clone().unwrap_or_default() + "/" + &name),
                 ("id", id.clone()),
                 ("getppid", GETPPID.to_string()),
+                ("boot_id", boot_id()?),
             ],
         };
         let mut cgroup = context.cgroup.as_ref().map(|parent| format!("{parent}/{name}"));
@@ -556,7 +557,7 @@ impl<'a> Session<'a> {
         }
         // A runtime may write the pid file after the process has begun.
         let mut found = None;
-        while process.is_none() && send.to == Target::Process && found.is_none() {
+        while process.is_none() && send.to != Target::Runtime && found.is_none() {
             if Instant::now() > until {
                 return Event::Late;
             }
@@ -573,10 +574,17 @@ impl<'a> Session<'a> {
             }
         }
         let Some(signal) = Signal::from_named_raw(send.signal) else { return Event::Done };
-        match (send.to, running, process) {
+        // In an `exec` the container is another's.
+        let container = self.container.as_ref().and_then(|(_, init)| init.as_ref()).or(process);
+        match (send.to, running, container) {
             (Target::Runtime, Some(running), _) => running.signal(signal),
-            (_, _, Some(process)) => process.signal(signal),
-            _ => {}
+            (Target::Container, _, Some(container)) => container.signal(signal),
+            (Target::Machine, _, Some(container)) => container.signal_machine(signal),
+            _ => {
+                if let Some(process) = process {
+                    process.signal(signal);
+                }
+            }
         }
         Event::Done
     }
@@ -675,6 +683,12 @@ impl<'a> Session<'a> {
         };
         call
     }
+}
+
+/// What names this boot of this kernel.
+fn boot_id() -> std::io::Result<String> {
+    let id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id")?;
+    Ok(id.trim_end().to_owned())
 }
 
 /// Adds a hook in which `create` stays until a file is there.

@@ -17,6 +17,7 @@ const TABLES: &[(&str, &str)] = &[
     ("a-exit.toml", include_str!("../cases/a-exit.toml")),
     ("a-signals.toml", include_str!("../cases/a-signals.toml")),
     ("a-limits.toml", include_str!("../cases/a-limits.toml")),
+    ("a-microvm.toml", include_str!("../cases/a-microvm.toml")),
     ("a-streams.toml", include_str!("../cases/a-streams.toml")),
     ("a-process.toml", include_str!("../cases/a-process.toml")),
     ("b-missing.toml", include_str!("../cases/b-missing.toml")),

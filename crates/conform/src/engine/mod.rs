@@ -179,6 +179,7 @@ pub fn refusal(engine: Engine, case: &Case, form: Form) -> Option<&'static str> 
             !caller.args.is_empty() || caller.id.is_some() || caller.pid_file.is_some(),
             "the engine calls the runtime",
         ),
+        (case.rule == "lost", "the engine keeps the container from its kernel"),
         (!case.manner.streams.closed.is_empty(), "the engine has the streams"),
         (
             engine == Engine::Containerd && case.manner.streams.input > 0,
