@@ -317,6 +317,45 @@ fn what_a_microvm_cannot_have_is_refused_by_name() {
         &mut create(|config| config["annotations"] = json!({"krun.variant": "sev"})),
         &["krun.variant"],
     );
+    let annotated = |name: &str, value: &str| {
+        let annotations = json!({name: value});
+        host.create("emulate", |config| config["annotations"] = annotations)
+    };
+    host.fails(&mut annotated("accord.boot_timeout", "18446744073709551615"), &["a day"]);
+    host.fails(&mut annotated("krun.ram_mib", "99999999999"), &["size", "MiB of memory"]);
+    for (part, pointer) in [
+        (json!({"kernel": {"path": "", "parameters": ["quiet"]}}), "/vm/kernel/parameters"),
+        (json!({"kernel": {"path": "", "initrd": "/x"}}), "/vm/kernel/initrd"),
+        (json!({"kernel": {"path": ""}, "image": {"path": "/x", "format": "raw"}}), "/vm/image"),
+        (json!({"kernel": {"path": ""}, "hypervisor": {"path": "/x"}}), "/vm/hypervisor"),
+        (
+            json!({"kernel": {"path": ""}, "hwConfig": {"deviceTree": "/x"}}),
+            "/vm/hwConfig/deviceTree",
+        ),
+    ] {
+        host.fails(&mut host.create("emulate", |config| config["vm"] = part), &[pointer]);
+    }
+    let mounted = |mount: Value| {
+        host.create("emulate", |config| {
+            config["mounts"].as_array_mut().unwrap().push(mount);
+        })
+    };
+    host.fails(
+        &mut mounted(json!({"destination": "/mnt", "source": "/proc", "options": ["bind"]})),
+        &["/proc", "cannot be shared"],
+    );
+    let ids = json!([{"containerID": 0, "hostID": 1000, "size": 1}]);
+    host.fails(
+        &mut mounted(json!({"destination": "/mnt", "source": "/tmp", "options": ["bind"],
+            "uidMappings": ids, "gidMappings": ids})),
+        &["/tmp", "map the ids"],
+    );
+    // Whoever asks for a boundary does not get none by mistake.
+    let bundle = host.bundle("vm", &["/bin/true"], |config| {
+        config["annotations"] = json!({"accord.isolation": "microVM"});
+    });
+    let mut create = host.accord(&["create", "--bundle", bundle.to_str().unwrap(), "vm"]);
+    host.fails(&mut create, &["accord.isolation", "microVM"]);
     // What only looks like it is none of this.
     let alike = host.bundle("alike", &["/bin/true"], |config| {
         config["linux"]["seccomp"] = json!({"defaultAction": "SCMP_ACT_ALLOW", "listenerPath": ""});

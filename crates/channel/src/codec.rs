@@ -4,8 +4,9 @@ use std::marker::PhantomData;
 
 use serde::{Serialize, de::DeserializeOwned};
 
-/// The longest message. A config.json with everything in it is far shorter.
-pub const MAX_FRAME: usize = 4 << 20;
+/// The longest message. The kernel takes 6 MiB of arguments and environment at most
+/// (`execve(2)`), and JSON may need more for them; everything else is far shorter.
+pub const MAX_FRAME: usize = 16 << 20;
 
 const LENGTH: usize = size_of::<u32>();
 

@@ -48,7 +48,7 @@ pub enum Request {
     Pause,
     /// Thaw them.
     Resume,
-    /// The processes, as the guest numbers them.
+    /// The processes, as the guest numbers them, and what they are.
     Ps,
     /// Statistics, in the form of `events --stats`.
     Stats,

@@ -6,14 +6,20 @@
 //! behind the last byte, and a process counts as ended only when its streams have.
 //!
 //! Neither end changes the descriptor: its flags belong to whoever shares it
-//! (the terminal of the caller's shell). So a write is preceded by `poll(2)` and
-//! never longer than a pipe takes without blocking (`pipe(7)`).
+//! (the terminal of the caller's shell). What others read or write, too, may not be
+//! ready any more after `poll(2)` has said so: pipes and sockets are asked not to
+//! wait, each time (`RWF_NOWAIT`). Where the kernel cannot do that (before 6.4), and
+//! on other files, a write is never longer than a pipe takes without blocking
+//! (`pipe(7)`); who gives a terminal makes it non-blocking, if it is his own.
 
 use std::collections::VecDeque;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use std::io::{IoSlice, IoSliceMut};
+
 use rustix::event::PollFlags;
-use rustix::io::{Errno, read, write};
+use rustix::fs::{FileType, fstat};
+use rustix::io::{Errno, ReadWriteFlags, preadv2, pwritev2, read, write};
 
 use crate::Event;
 
@@ -26,18 +32,66 @@ const PIECE: usize = 64 << 10;
 /// What a pipe that `poll(2)` calls writable takes without blocking (`PIPE_BUF`).
 const SAFE_WRITE: usize = 4096;
 
+/// A descriptor that others may use, too.
+#[derive(Debug)]
+struct Shared {
+    fd: OwnedFd,
+    /// Whether the kernel can be asked not to wait.
+    now: bool,
+}
+
+/// `preadv2(2)` and `pwritev2(2)`: where the file stands.
+const HERE: u64 = u64::MAX;
+
+impl Shared {
+    fn new(fd: OwnedFd) -> Self {
+        // A regular file is always ready, and says `EAGAIN` to what is not in memory.
+        let kind = fstat(&fd).map(|stat| FileType::from_raw_mode(stat.st_mode));
+        let now = matches!(kind, Ok(FileType::Fifo | FileType::Socket));
+        Self { fd, now }
+    }
+
+    fn read(&mut self, bytes: &mut [u8]) -> Result<usize, Errno> {
+        if self.now {
+            let mut parts = [IoSliceMut::new(bytes)];
+            match preadv2(&self.fd, &mut parts, HERE, ReadWriteFlags::NOWAIT) {
+                Err(Errno::OPNOTSUPP | Errno::SPIPE) => self.now = false,
+                other => return other,
+            }
+        }
+        read(&self.fd, bytes)
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> Result<usize, Errno> {
+        if self.now {
+            let parts = [IoSlice::new(bytes)];
+            match pwritev2(&self.fd, &parts, HERE, ReadWriteFlags::NOWAIT) {
+                Err(Errno::OPNOTSUPP | Errno::SPIPE) => self.now = false,
+                other => return other,
+            }
+        }
+        write(&self.fd, bytes)
+    }
+}
+
+impl AsFd for Shared {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
 /// The end that reads a descriptor and sends what it says.
 #[derive(Debug)]
 pub struct Source {
     /// `None` when it has ended.
-    fd: Option<OwnedFd>,
+    fd: Option<Shared>,
     credit: usize,
 }
 
 impl Source {
     /// Reads `fd`.
     pub fn new(fd: OwnedFd) -> Self {
-        Self { fd: Some(fd), credit: WINDOW }
+        Self { fd: Some(Shared::new(fd)), credit: WINDOW }
     }
 
     /// What to wait for, if there is room for what may come.
@@ -53,9 +107,9 @@ impl Source {
 
     /// Takes what is there; to be called when `poll(2)` says so.
     pub fn read(&mut self, send: impl FnOnce(Event)) {
-        let Some(fd) = &self.fd else { return };
+        let Some(fd) = &mut self.fd else { return };
         let mut bytes = vec![0; PIECE.min(self.credit)];
-        match read(fd, bytes.as_mut_slice()) {
+        match fd.read(bytes.as_mut_slice()) {
             Err(Errno::INTR | Errno::AGAIN) => {}
             // EIO is the end of a terminal whose other side has gone (pty(7)).
             Ok(0) | Err(_) => self.end(send),
@@ -92,7 +146,7 @@ impl Source {
 #[derive(Debug)]
 pub struct Sink {
     /// `None` when it is closed.
-    fd: Option<OwnedFd>,
+    fd: Option<Shared>,
     bytes: VecDeque<u8>,
     /// Nothing comes behind the bytes.
     ended: bool,
@@ -103,7 +157,7 @@ pub struct Sink {
 impl Sink {
     /// Writes to `fd`.
     pub fn new(fd: OwnedFd) -> Self {
-        Self { fd: Some(fd), bytes: VecDeque::new(), ended: false, owed: 0 }
+        Self { fd: Some(Shared::new(fd)), bytes: VecDeque::new(), ended: false, owed: 0 }
     }
 
     /// What to wait for: room, or that the reader goes (`POLLERR` is always told).
@@ -146,8 +200,9 @@ impl Sink {
 
     /// Writes what fits; to be called when `poll(2)` says so.
     pub fn write(&mut self, ready: PollFlags, mut send: impl FnMut(Event)) {
-        let Some(fd) = &self.fd else { return };
-        if ready.contains(PollFlags::ERR) {
+        let Some(fd) = &mut self.fd else { return };
+        // A pipe without readers says the one, a socket or a terminal without a peer the other.
+        if ready.intersects(PollFlags::ERR | PollFlags::HUP) {
             return self.hang_up(send);
         }
         let (front, _) = self.bytes.as_slices();
@@ -155,7 +210,7 @@ impl Sink {
         if piece.is_empty() {
             return;
         }
-        match write(fd, piece) {
+        match fd.write(piece) {
             Err(Errno::INTR | Errno::AGAIN) => {}
             Err(_) => self.hang_up(send),
             Ok(length) => {

@@ -15,10 +15,10 @@ use accord_channel::control::Connection;
 use accord_channel::{ExecOptions, INIT, Json, Reply, Request};
 use accord_container::compile::{SHARED, TREE};
 use accord_outcome::{Failure, Result};
-use accord_runtime::Runtime;
 use accord_runtime::options::{
     CgroupManager, Create, Events, Exec, ExecProcess, Global, Kill, Source, Update,
 };
+use accord_runtime::{Runtime, inspect};
 use accord_sys::process::{Fork, close_all_but, dup_onto_stdio, exit, fork};
 use oci_spec::runtime::Process as Spec;
 use rustix::io::Errno;
@@ -129,7 +129,10 @@ impl Verb<'_> {
             }
             Request::Pause => accord_runtime::pause(&rt, &id).and_then(nothing),
             Request::Resume => accord_runtime::resume(&rt, &id).and_then(nothing),
-            Request::Ps => Ok((None, json(&accord_runtime::ps(&rt, &id)?)?, None)),
+            Request::Ps => {
+                let pids = accord_runtime::ps(&rt, &id)?.pids();
+                Ok((None, json(&inspect::described(&pids))?, None))
+            }
             Request::Update { resources } => {
                 let resources = parse("resources", &resources)?;
                 let update = Update { id, resources, l3_cache_schema: None, mem_bw_schema: None };

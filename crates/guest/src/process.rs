@@ -1,16 +1,24 @@
 //! A process of the container, and its streams.
 
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use accord_channel::pump::{Overrun, Sink, Source};
 use accord_channel::{Event, Flow, Stream};
 use accord_outcome::{Failure, Outcome, Result};
 use rustix::event::PollFlags;
+use rustix::fs::{OFlags, fcntl_setfl};
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::termios::{Winsize, tcsetwinsize};
 
 /// The process's own ends of its streams: 0, 1, 2.
 pub(crate) type Ends = [OwnedFd; 3];
+
+/// The agent has one thread for everything: it must never wait for one stream. A terminal
+/// in particular takes nothing more while nobody reads what it echoes.
+fn make_non_blocking(ours: BorrowedFd<'_>) -> Result<()> {
+    fcntl_setfl(ours, OFlags::NONBLOCK)
+        .map_err(|errno| Failure::errno("prepare", "streams", errno.raw_os_error()))
+}
 
 /// A process.
 pub(crate) struct Process {
@@ -38,6 +46,9 @@ impl Process {
         };
         let ((read_input, input), (output, write_output), (error, write_error)) =
             (pipe()?, pipe()?, pipe()?);
+        for ours in [&input, &output, &error] {
+            make_non_blocking(ours.as_fd())?;
+        }
         let mut process = Self::with_terminal(number);
         process.input = Some(Sink::new(input));
         process.output = Some(Source::new(output));
@@ -61,6 +72,7 @@ impl Process {
 
     /// Takes the master of its terminal.
     pub(crate) fn take_terminal(&mut self, master: OwnedFd) -> Result<()> {
+        make_non_blocking(master.as_fd())?;
         let copy = || master.try_clone().map_err(|error| Failure::io("copy", "terminal", &error));
         self.input = Some(Sink::new(copy()?));
         self.output = Some(Source::new(copy()?));

@@ -27,6 +27,13 @@ pub fn run_out_of_memory(limit: &OwnedFd) {
     }
 }
 
+/// Whether a process can have been killed by this signal (signal(7)): a guest may lie.
+pub fn is_deadly(signal: u8) -> bool {
+    const CHLD: u8 = 17;
+    const WINCH: u8 = 28;
+    matches!(signal, 1..=64) && !matches!(signal, CHLD..=23 | WINCH)
+}
+
 /// Ends this process: with the same status, or by the same signal.
 pub fn end(outcome: Outcome) -> ! {
     if let Outcome::Signalled { signal, .. } = outcome {

@@ -17,13 +17,13 @@ use accord_outcome::{Failure, Outcome, Quoted, Result};
 use accord_stage::{HEADER, Header, Kind, send};
 use accord_sys::process::{dup_onto_stdio, signalfd};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::{CWD, Mode, OFlags, openat};
+use rustix::fs::{CWD, Mode, OFlags, fcntl_setfl, openat};
 use rustix::io::{Errno, read, write};
 use rustix::net::{RecvFlags, SocketFlags, accept_with, recv};
 use rustix::termios::{OptionalActions, tcgetattr, tcgetwinsize, tcsetattr};
 
 use crate::Orders;
-use crate::ending::{end, run_out_of_memory};
+use crate::ending::{end, is_deadly, run_out_of_memory};
 use crate::machine::Machine;
 use crate::streams::Process;
 use crate::{signals, tell};
@@ -85,6 +85,10 @@ pub(crate) struct Monitor {
     next: u32,
     deadline: Option<Instant>,
     built: bool,
+    /// The agent has said hello.
+    greeted: bool,
+    /// There is no descriptor left for another verb, until one goes.
+    crowded: bool,
     /// Who waits for the network, to be started then; and what has been said of it.
     joining: Option<(Caller, Vec<u8>)>,
     /// The network has been joined, or could not be.
@@ -141,6 +145,8 @@ impl Monitor {
             next: 1,
             deadline: Some(Instant::now() + patience),
             built: false,
+            greeted: false,
+            crowded: false,
             joining: None,
             joined: false,
             limit,
@@ -226,7 +232,9 @@ impl Monitor {
             // A verb that is gone is noticed when its end is read.
             let _sent = client.connection.flush().is_ok();
         }
+        let before = self.clients.len();
         self.clients.retain(|_, client| !client.done || client.connection.has_unsent());
+        self.crowded &= self.clients.len() == before;
         Ok(self.outcome())
     }
 
@@ -251,7 +259,9 @@ impl Monitor {
         };
         let channel = PollFlags::IN | room(!self.unsent.is_empty());
         add(Token::Channel, machine.channel.as_fd(), channel);
-        add(Token::Control, self.control.as_fd(), PollFlags::IN);
+        if !self.crowded {
+            add(Token::Control, self.control.as_fd(), PollFlags::IN);
+        }
         if let Some(runtime) = &self.runtime {
             add(Token::Runtime, runtime.as_fd(), PollFlags::IN);
         }
@@ -332,7 +342,8 @@ impl Monitor {
 
     fn hear(&mut self, message: ToHost) -> Result<()> {
         match message {
-            ToHost::Hello { version: VERSION } if self.calls.is_empty() && !self.built => {
+            ToHost::Hello { version: VERSION } if !self.greeted => {
+                self.greeted = true;
                 self.machine.has_booted()?;
                 confine()?;
                 let config = self.orders.config.clone().into_bytes().into();
@@ -347,6 +358,12 @@ impl Monitor {
                 Some(caller) => self.answer(caller, reply),
                 None => Err(Failure::text("read from", "guest", "an answer to no question")),
             },
+            ToHost::Ended { outcome: Outcome::Signalled { signal, .. }, .. }
+                if !is_deadly(signal) =>
+            {
+                let cause = format!("it says that signal {signal} has killed a process");
+                Err(Failure::text("read from", "guest", cause))
+            }
             ToHost::Ended { process, outcome, oom } => {
                 self.oom |= oom && process == INIT;
                 if let Some(process) = self.processes.get_mut(&process) {
@@ -567,6 +584,10 @@ impl Monitor {
                 Ok(())
             }
             Err(Errno::INTR | Errno::AGAIN | Errno::CONNABORTED) => Ok(()),
+            Err(Errno::MFILE | Errno::NFILE) if !self.clients.is_empty() => {
+                self.crowded = true;
+                Ok(())
+            }
             Err(errno) => Err(failed("listen to", "verbs")(errno)),
         }
     }
@@ -591,6 +612,14 @@ impl Monitor {
     fn obey(&mut self, number: u32, ask: Ask) -> Result<()> {
         let Some(client) = self.clients.get_mut(&number) else { return Ok(()) };
         let process = client.process;
+        if !self.built {
+            client.done = true;
+            let early = Answer::Reply(Err(Failure::plain("container not running")));
+            return match client.connection.queue(&early) {
+                Ok(()) => Ok(()),
+                Err(_) => self.forget(number),
+            };
+        }
         match (ask, process) {
             (Ask::Call(_), _) if client.waits || client.done => self.forget(number),
             (Ask::Call(Request::Create { .. }), _) => {
@@ -606,7 +635,8 @@ impl Monitor {
                         let fds = client.connection.take_fds();
                         client.process = Some(process);
                         let Some(streams) = streams(process, fds) else {
-                            let failure = Failure::text("exec", "in guest", "no streams");
+                            // The kernel leaves out descriptors for which there is no room.
+                            let failure = failed("take", "streams")(Errno::MFILE);
                             return self.answer_client(number, Err(failure));
                         };
                         let _none = self.processes.insert(process, streams);
@@ -647,6 +677,7 @@ impl Monitor {
     /// A verb is gone. The process that it stood for goes with it.
     fn forget(&mut self, number: u32) -> Result<()> {
         let Some(client) = self.clients.remove(&number) else { return Ok(()) };
+        self.crowded = false;
         let Some(process) = client.process else { return Ok(()) };
         drop(self.processes.remove(&process));
         self.say(&ToGuest::Signal { process, signal: signals::KILL })
@@ -688,12 +719,16 @@ fn confine() -> Result<()> {
     accord_jail::allow_only(&[
         "accept4",
         "fcntl",
+        "fstat",
         "ioctl",
         "kill",
+        "newfstatat",
         "pidfd_send_signal",
         "poll",
         "ppoll",
+        "preadv2",
         "pwrite64",
+        "pwritev2",
         "prlimit64",
         "read",
         "recvfrom",
@@ -742,6 +777,7 @@ fn init(orders: &Orders) -> Result<(Process, Option<OwnedFd>)> {
             tcsetattr(terminal, OptionalActions::Now, &mode)
         });
         raw.map_err(failed("set up", "terminal"))?;
+        fcntl_setfl(terminal, OFlags::NONBLOCK).map_err(failed("set up", "terminal"))?;
     }
     let null = openat(CWD, "/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
         .map_err(failed("open", "/dev/null"))?;

@@ -3,6 +3,7 @@
 //! It hands its streams to the monitor, passes signals on and ends as the process
 //! in the guest did.
 
+use std::io::ErrorKind;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use accord_channel::Request;
@@ -11,6 +12,7 @@ use accord_outcome::{Failure, Outcome, Result};
 use accord_stage::{HEADER, Header, Kind, send};
 use accord_sys::process::signalfd;
 use rustix::event::{PollFd, PollFlags, poll};
+use rustix::fs::{OFlags, fcntl_setfl};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, recv};
 use rustix::termios::{OptionalActions, tcgetattr, tcgetwinsize, tcsetattr};
@@ -67,6 +69,8 @@ impl Proxy {
                 mode.make_raw();
                 tcsetattr(&input, OptionalActions::Now, &mode)
             });
+            // The monitor, which moves its bytes, never waits.
+            let raw = raw.and_then(|()| fcntl_setfl(&input, OFlags::NONBLOCK));
             raw.map_err(|errno| Failure::errno("set up", "terminal", errno.raw_os_error()))?;
         }
         if let Err(failure) = self.begin(&orders, streams) {
@@ -86,11 +90,13 @@ impl Proxy {
     }
 
     fn begin(&mut self, orders: &Orders, streams: &[BorrowedFd<'_>]) -> Result<()> {
-        let gone = || Failure::plain("container not running");
         let asked = self.connection.send(&Ask::Call(orders.request.clone()), streams);
         match asked.and_then(|()| self.connection.receive()) {
             Ok(Some(Answer::Reply(reply))) => drop(reply?),
-            _ => return Err(gone()),
+            Err(error) if error.kind() == ErrorKind::FileTooLarge => {
+                return Err(Failure::io("call guest of", &orders.id, &error));
+            }
+            _ => return Err(Failure::plain("container not running")),
         }
         if let Some(runtime) = &self.runtime {
             let ready = Header::of(Kind::Ready);

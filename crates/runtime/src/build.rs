@@ -239,7 +239,12 @@ pub(crate) fn load(source: &Source) -> Result<Bundle> {
     Ok(bundle)
 }
 
-fn record(rt: &Runtime, create: &Create, bundle: &Bundle, cgroup: Cgroup) -> ContainerRecord {
+fn record(
+    create: &Create,
+    bundle: &Bundle,
+    isolation: Isolation,
+    cgroup: Cgroup,
+) -> ContainerRecord {
     let annotations = bundle.spec.annotations().clone().unwrap_or_default();
     Record {
         version: VERSION,
@@ -249,7 +254,7 @@ fn record(rt: &Runtime, create: &Create, bundle: &Bundle, cgroup: Cgroup) -> Con
         rootfs: bundle.rootfs(),
         created: timestamp(SystemTime::now()),
         owner: rustix::process::geteuid().as_raw(),
-        isolation: microvm::isolation(rt, bundle),
+        isolation,
         init: None,
         cgroup_made: false,
         cgroup,
@@ -272,7 +277,8 @@ pub(crate) fn build<'p>(
     let process = bundle.process()?.clone();
     let terminal = Terminal::choose(&process, create.console_socket.as_ref(), how.foreground)?;
     refuse_unsupported(&bundle.spec)?;
-    let machine = match microvm::isolation(rt, &bundle) {
+    let isolation = microvm::isolation(rt, &bundle)?;
+    let machine = match isolation {
         Isolation::Native => None,
         Isolation::MicroVm => {
             microvm::refuse_descriptors(create.preserve_fds)?;
@@ -317,7 +323,7 @@ pub(crate) fn build<'p>(
     for warning in &compiled.warnings {
         log::warn!("{warning}");
     }
-    let record = record(rt, create, &bundle, cgroup.clone());
+    let record = record(create, &bundle, isolation, cgroup.clone());
     let config = bundle.spec;
     let mut process = process;
     let spec = match &machine {

@@ -24,20 +24,26 @@ pub struct Container {
 }
 
 /// The fields of `/proc/PID/stat` that matter here (`proc_pid_stat(5)`).
-struct Stat {
+pub(crate) struct Stat {
     state: char,
+    pub(crate) parent: i32,
+    /// Clock ticks that it has run, in user mode and in the kernel.
+    pub(crate) ticks: u64,
     start_time: u64,
 }
 
-fn stat(pid: i32) -> Option<Stat> {
+pub(crate) fn stat(pid: i32) -> Option<Stat> {
     let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     // The name in parentheses may hold anything, parentheses too.
     let (_, rest) = text.rsplit_once(") ")?;
     let mut fields = rest.split(' ');
     let state = fields.next()?.chars().next()?;
-    // The state is field 3, the start time field 22.
-    let start_time = fields.nth(18)?.parse().ok()?;
-    Some(Stat { state, start_time })
+    // The state is field 3, the parent 4, the times are 14 and 15, the start time is 22.
+    let parent = fields.next()?.parse().ok()?;
+    let user: u64 = fields.nth(9)?.parse().ok()?;
+    let system: u64 = fields.next()?.parse().ok()?;
+    let start_time = fields.nth(6)?.parse().ok()?;
+    Some(Stat { state, parent, ticks: user.saturating_add(system), start_time })
 }
 
 /// The identity of a process that runs now.

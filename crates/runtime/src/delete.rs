@@ -55,7 +55,8 @@ pub(crate) fn kill(container: &Container) -> Result<()> {
             accord_sys::process::pidfd_send_signal(std::os::fd::AsFd::as_fd(pidfd), SIGKILL)
                 .is_err();
     }
-    if container.is_microvm() {
+    // Of one that is being created nothing has been killed yet.
+    if container.is_microvm() && init.is_ok() {
         microvm::await_machine(container)?;
     }
     // Also thaws: a frozen process cannot die on cgroup v1.

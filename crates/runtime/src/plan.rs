@@ -47,7 +47,7 @@ pub fn plan(rt: &Runtime, bundle: &Path, format: Format) -> Result<String> {
         ..Settings::default()
     };
     let arena = Bump::new();
-    let compiled = match microvm::isolation(rt, &bundle) {
+    let compiled = match microvm::isolation(rt, &bundle)? {
         Isolation::Native => {
             let filter = build::filter(&bundle.spec)?;
             let home = Some(home_of(&bundle.rootfs(), process.user().uid())?);

@@ -5,6 +5,7 @@ use std::process::{Command, Stdio};
 
 use accord_outcome::{Failure, Result};
 use accord_runtime::Runtime;
+use accord_runtime::inspect::{Process, Processes};
 use clap::Parser;
 
 use super::Verb;
@@ -31,13 +32,35 @@ impl Verb for Args {
         let runtime = Runtime::new(context.global(&Machine::default()))?;
         let mut words = self.words.into_iter();
         let id = words.next().unwrap_or_default();
-        let pids = accord_runtime::ps(&runtime, &id)?;
-        let text = match self.format {
-            Format::Json => format!("{}\n", serde_json::Value::from(pids)),
-            Format::Table => table(&pids, &words.collect::<Vec<_>>())?,
+        let processes = accord_runtime::ps(&runtime, &id)?;
+        let options: Vec<String> = words.collect();
+        let text = match (self.format, &processes) {
+            (Format::Json, _) => format!("{}\n", serde_json::Value::from(processes.pids())),
+            (Format::Table, Processes::Here(pids)) => table(pids, &options)?,
+            (Format::Table, Processes::Guest(list)) => match options.first() {
+                None => guest(list),
+                Some(option) => {
+                    let cause = "there is no ps(1) in a microvm, and its table is always the same";
+                    return Err(Failure::text("run ps with", option, cause));
+                }
+            },
         };
         print(text).map(|()| 0)
     }
+}
+
+/// The columns of `ps -ef` that a guest can fill. It may say anything: what is no printable
+/// character must not reach a terminal.
+fn guest(processes: &[Process]) -> String {
+    let row = |process: &Process| {
+        let Process { uid, pid, parent, seconds, command } = process;
+        let time = format!("{:02}:{:02}:{:02}", seconds / 3600, seconds / 60 % 60, seconds % 60);
+        let printable = |letter: char| if letter.is_control() { '?' } else { letter };
+        let command: String = command.chars().map(printable).collect();
+        format!("{uid:<8} {pid:>7} {parent:>7} {time} {command}\n")
+    };
+    let head = format!("{:<8} {:>7} {:>7} {:<8} CMD\n", "UID", "PID", "PPID", "TIME");
+    std::iter::once(head).chain(processes.iter().map(row)).collect()
 }
 
 /// The lines of ps(1) that are about these processes.
@@ -78,6 +101,16 @@ mod tests {
             "UID   PID  PPID\nroot   77     7\nroot    1     0\n"
         );
         assert!(select("CMD\nx\n", &[1]).is_err());
+    }
+
+    #[test]
+    fn what_a_guest_says_is_shown_without_harm() {
+        let command = "sh -c \u{1b}[2J\nx".to_owned();
+        let process = Process { uid: 1000, pid: 7, parent: 1, seconds: 3661, command };
+        assert_eq!(
+            guest(&[process]),
+            "UID          PID    PPID TIME     CMD\n1000           7       1 01:01:01 sh -c ?[2J?x\n"
+        );
     }
 
     #[test]

@@ -61,6 +61,7 @@ pub(crate) fn exec(
         process.set_rlimits(Some(limits)).set_apparmor_profile(None).set_selinux_label(None);
     let config = serde_json::to_vec(&process)
         .map_err(|error| Failure::text("write", "process", error.to_string()))?;
+    guest::fits(config.len(), Some(&process))?;
     let request = Request::Exec {
         process: 0,
         config: config.into(),

@@ -5,18 +5,18 @@
 //! the network is the guest's own, hooks of the host are not the guest's, and the
 //! limits that a native container inherits from its caller are written down.
 
-use std::fs;
-use std::os::unix::fs::FileTypeExt;
 use std::path::PathBuf;
 
-use accord_bundle::{Bundle, mount_options};
-use accord_outcome::{Failure, Result};
+use accord_bundle::Bundle;
+use accord_channel::codec::MAX_FRAME;
+use accord_outcome::{Failure, ProgramError, Result};
 use oci_spec::runtime::{
-    HooksBuilder, LinuxNamespaceType, PosixRlimit, PosixRlimitBuilder, PosixRlimitType,
+    HooksBuilder, LinuxNamespaceType, LinuxResources, PosixRlimit, PosixRlimitBuilder,
+    PosixRlimitType, Process,
 };
+use rustix::io::Errno;
 use rustix::process::getrlimit;
 
-use crate::build;
 use crate::facts::is_unprivileged;
 use crate::limits::{ALL, resource};
 
@@ -28,67 +28,6 @@ const AGENTS_NETWORK: &str = "/proc/1/ns/net";
 
 /// The root file system, relative to the shared tree.
 const ROOTFS: &str = "rootfs";
-
-/// The annotations of krun that count here. Its others ask for what would not be there:
-/// memory encryption, an enclave, a graphics card.
-const KRUN: [&str; 3] = ["krun.cpus", "krun.ram_mib", "krun.use_passt"];
-
-/// Refuses by name what a microVM cannot have.
-pub(super) fn refuse(bundle: &Bundle) -> Result<()> {
-    let spec = &bundle.spec;
-    for name in spec.annotations().iter().flat_map(|all| all.keys()) {
-        if name.starts_with("krun.") && !KRUN.contains(&name.as_str()) {
-            return Err(Failure::text("read annotation", name, "a microvm does not have this"));
-        }
-    }
-    for mount in spec.mounts().iter().flatten() {
-        let options = mount_options::parse(mount.options().as_deref().unwrap_or_default());
-        let Some(source) = mount.source() else { continue };
-        let is_bind = options.is_bind(mount.typ().as_deref());
-        if is_bind
-            && fs::metadata(bundle.dir.join(source)).is_ok_and(|is| is.file_type().is_socket())
-        {
-            let cause = "nobody behind a socket of the host can be reached from a microvm";
-            return Err(Failure::text("mount", source.as_os_str().as_encoded_bytes(), cause));
-        }
-    }
-    let namespaces = spec.linux().as_ref().and_then(|linux| linux.namespaces().as_ref());
-    let mut network = false;
-    for namespace in namespaces.into_iter().flatten() {
-        let joined = namespace.path().as_ref().is_some_and(|path| !path.as_os_str().is_empty());
-        let kind = namespace.typ();
-        network |= kind == LinuxNamespaceType::Network;
-        if joined && kind != LinuxNamespaceType::Network {
-            let cause = format!("a microvm cannot join the {kind} namespace of other processes");
-            return Err(Failure::text("config.json", "/linux/namespaces", cause));
-        }
-    }
-    if !network {
-        let cause = "a microvm has a network of its own and cannot use the host's";
-        return Err(Failure::text("config.json", "/linux/namespaces", cause));
-    }
-    let seccomp = spec.linux().as_ref().and_then(|linux| linux.seccomp().as_ref());
-    let listener = seccomp.and_then(|seccomp| seccomp.listener_path().as_ref());
-    if listener.is_some_and(|path| !path.as_os_str().is_empty()) {
-        let cause = "nobody on the host can answer for a microvm's kernel";
-        return Err(Failure::text("config.json", "/linux/seccomp/listenerPath", cause));
-    }
-    Ok(())
-}
-
-/// Refuses descriptors beside the standard streams: they are the host kernel's.
-///
-/// # Errors
-/// An own failure that names what asks for them.
-pub(crate) fn refuse_descriptors(preserve_fds: u32) -> Result<()> {
-    let passed = [("--preserve-fds", preserve_fds), ("LISTEN_FDS", build::listen_fds())];
-    match passed.into_iter().find(|(_, count)| *count > 0) {
-        Some((name, _)) => {
-            Err(Failure::text("pass", name, "a microvm has the standard streams only"))
-        }
-        None => Ok(()),
-    }
-}
 
 /// config.json for the guest.
 pub(super) fn config(bundle: &Bundle) -> Result<String> {
@@ -104,6 +43,9 @@ pub(super) fn config(bundle: &Bundle) -> Result<String> {
     let _spec = spec.set_hooks(hooks);
     if let Some(linux) = spec.linux_mut() {
         let _linux = linux.set_cgroups_path(Some(CGROUP.into()));
+        if let Some(resources) = linux.resources_mut() {
+            leave_processors_to_the_host(resources);
+        }
         if is_unprivileged() {
             // Ids are mapped on the host: the files have those of the container.
             let _linux = linux.set_uid_mappings(None).set_gid_mappings(None);
@@ -127,7 +69,36 @@ pub(super) fn config(bundle: &Bundle) -> Result<String> {
         let _process =
             process.set_rlimits(Some(limits)).set_apparmor_profile(None).set_selinux_label(None);
     }
-    serde_json::to_string(&spec).map_err(|error| unwritable(&error.to_string()))
+    let config = serde_json::to_string(&spec).map_err(|error| unwritable(&error.to_string()))?;
+    fits(config.len(), spec.process().as_ref())?;
+    Ok(config)
+}
+
+/// What is too long for the channel is so for the kernel, which would say this.
+///
+/// # Errors
+/// That of a program with too long a list of arguments.
+pub(super) fn fits(length: usize, process: Option<&Process>) -> Result<()> {
+    // Around the configuration stands little.
+    const ROOM: usize = 64 << 10;
+    if length <= MAX_FRAME - ROOM {
+        return Ok(());
+    }
+    let args = process.and_then(|process| process.args().as_ref());
+    let command = args.and_then(|args| args.first()).map_or("", String::as_str);
+    Err(Failure::program(command, ProgramError::Errno(Errno::TOOBIG.raw_os_error())))
+}
+
+/// Numbers of processors and of memory nodes are the host's: they confine the machine there.
+pub(super) fn leave_processors_to_the_host(resources: &mut LinuxResources) {
+    if let Some(cpu) = resources.cpu().clone() {
+        let mut cpu = cpu;
+        let _cpu = cpu.set_cpus(None).set_mems(None);
+        let _resources = resources.set_cpu(Some(cpu));
+    }
+    if let Some(unified) = resources.unified_mut() {
+        unified.retain(|name, _| !name.starts_with("cpuset."));
+    }
 }
 
 /// The limits that are not asked for are the caller's, as for a native container.

@@ -45,6 +45,12 @@ const MOST_VCPUS: u32 = 16;
 /// one on a busy machine takes long.
 const PATIENCE: u64 = 120;
 
+/// More is a mistake.
+const MOST_PATIENCE: u64 = 24 * 60 * 60;
+
+/// A guest's memory ends where its processor's addresses may end (40 bits).
+const MOST_MIB: u64 = 1 << 20;
+
 /// Where emulators are; all below the directories that the machine's root shows.
 const EMULATORS: [&str; 3] =
     ["/usr/bin/qemu-system-x86_64", "/usr/local/bin/qemu-system-x86_64", "/usr/libexec/qemu-kvm"];
@@ -77,9 +83,16 @@ impl Size {
         let asked = hardware.and_then(|hardware| hardware.memory).map(|bytes| bytes.div_ceil(MIB));
         let memory_mib = match (asked, annotation(spec, "krun.ram_mib")?, limit) {
             (Some(asked), ..) | (None, Some(asked), _) => asked,
-            (None, None, Some(limit)) => limit.div_ceil(MIB).saturating_add(GUEST_MIB),
+            // A limit that is above what there can be limits nothing.
+            (None, None, Some(limit)) => {
+                limit.div_ceil(MIB).saturating_add(GUEST_MIB).min(MOST_MIB)
+            }
             (None, None, None) => DEFAULT_MIB,
         };
+        if memory_mib > MOST_MIB {
+            let cause = format!("{memory_mib} MiB of memory, more than {MOST_MIB}");
+            return Err(Failure::text("size", "microvm", cause));
+        }
         let least = limit.map_or(memory_mib, |limit| limit.div_ceil(MIB).min(memory_mib));
         if memory_mib < LEAST_MIB || least < LEAST_MIB / 8 {
             let cause = format!("{memory_mib} MiB of memory is less than a guest needs to boot");
@@ -124,6 +137,10 @@ pub(super) fn of(
     binary: Option<&Path>,
 ) -> Result<(Machine, Option<OwnedFd>)> {
     let patience = annotation(spec, "accord.boot_timeout")?.unwrap_or(PATIENCE);
+    if patience > MOST_PATIENCE {
+        let cause = format!("{patience} s are more than a day");
+        return Err(Failure::text("read annotation", "accord.boot_timeout", cause));
+    }
     let (engine, kvm) = match accel {
         Accel::Emulate => (emulated()?, None),
         Accel::Kvm => (Engine::Kvm, Some(kvm::open()?)),

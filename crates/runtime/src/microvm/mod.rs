@@ -10,10 +10,11 @@ pub(crate) mod exec;
 mod guest;
 pub(crate) mod kvm;
 mod machine;
+mod refuse;
 pub(crate) mod verbs;
 
-pub(crate) use guest::refuse_descriptors;
 pub(crate) use machine::emulator;
+pub(crate) use refuse::refuse_descriptors;
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -41,18 +42,27 @@ const JAIL: &str = "jail";
 /// Where a container is to run: what the command line says, else an annotation
 /// (Accord's, or the one by which engines choose crun's krun handler), else whether
 /// the configuration describes a machine.
-pub(crate) fn isolation(rt: &Runtime, bundle: &Bundle) -> Isolation {
+///
+/// # Errors
+/// An own failure for an annotation that says neither.
+pub(crate) fn isolation(rt: &Runtime, bundle: &Bundle) -> Result<Isolation> {
+    const NAME: &str = "accord.isolation";
     let annotation = |name: &str| {
         bundle.spec.annotations().as_ref().and_then(|all| all.get(name)).map(String::as_str)
     };
-    let asked = match annotation("accord.isolation") {
+    let asked = match annotation(NAME) {
+        None => None,
         Some("microvm") => Some(Isolation::MicroVm),
         Some("native") => Some(Isolation::Native),
-        _ => None,
+        // Whoever asks for a boundary must not get none.
+        Some(other) => {
+            let cause = format!("{} is none of native, microvm", Quoted(other));
+            return Err(Failure::text("read annotation", NAME, cause));
+        }
     };
     let krun = (annotation("run.oci.handler") == Some("krun")).then_some(Isolation::MicroVm);
     let vm = bundle.spec.vm().is_some().then_some(Isolation::MicroVm);
-    rt.global.isolation.or(asked).or(krun).or(vm).unwrap_or_default()
+    Ok(rt.global.isolation.or(asked).or(krun).or(vm).unwrap_or_default())
 }
 
 /// How a machine is to be run: what the command line says, else the annotation.
@@ -88,7 +98,7 @@ impl Prepared {
     /// # Errors
     /// An own failure for what a microVM cannot have, and for a machine that cannot be run here.
     pub(crate) fn of(rt: &Runtime, id: &str, bundle: &Bundle, process: &Process) -> Result<Self> {
-        guest::refuse(bundle)?;
+        refuse::refuse(bundle)?;
         let rootfs = bundle.rootfs();
         if rootfs.exists() && !rootfs.is_dir() {
             // A file could be shared, too; it is no root of a container.
@@ -191,7 +201,9 @@ pub(crate) fn update(container: &Container, resources: &LinuxResources) -> Resul
         let cause = format!("{asked} bytes of memory are more than the guest was booted with");
         return Err(Failure::text("update", &container.entry.id, cause));
     }
-    let json = serde_json::to_vec(resources)
+    let mut guest = resources.clone();
+    guest::leave_processors_to_the_host(&mut guest);
+    let json = serde_json::to_vec(&guest)
         .map_err(|error| Failure::text("write", "resources", error.to_string()))?;
     let _nothing = verbs::call(container, Request::Update { resources: json.into() })?;
     // The host's share of the limits is that of the machine as it was booted; only

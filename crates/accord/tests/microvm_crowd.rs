@@ -1,0 +1,180 @@
+//! A microVM's monitor has one thread for the guest, the streams and the verbs: whatever
+//! happens on one of them, the others go on. Needs root, QEMU and a guest kernel.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod host;
+#[path = "host/machine.rs"]
+mod machine;
+
+use std::fs;
+use std::io::{Read, Write, pipe};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use accord_conform::console;
+use rustix::fs::{OFlags, fcntl_setfl};
+use serde_json::{Value, json};
+
+use machine::Machine;
+
+const INIT: &str = "trap 'echo PIPED' PIPE; while :; do sleep 0.2; done";
+
+impl Machine {
+    /// A container whose terminal is returned.
+    fn with_terminal(&self, id: &str) -> std::fs::File {
+        let bundle = self.bundle(id, &["/bin/sh", "-c", INIT], |config| {
+            config["process"]["terminal"] = json!(true);
+        });
+        let (socket, pid_file) = (self.path("console"), self.path(&format!("{id}.pid")));
+        let listener = UnixListener::bind(&socket).unwrap();
+        self.ok(&[
+            "--isolation",
+            "microvm",
+            "create",
+            "--bundle",
+            bundle.to_str().unwrap(),
+            "--console-socket",
+            socket.to_str().unwrap(),
+            "--pid-file",
+            pid_file.to_str().unwrap(),
+            id,
+        ]);
+        let master = console::receive(&listener).unwrap();
+        self.ok(&["start", id]);
+        master.into()
+    }
+
+    /// Verbs that need the guest answer soon.
+    fn assert_answers(&self, id: &str) {
+        let begun = Instant::now();
+        assert!(!self.ok(&["ps", "--format", "json", id]).is_empty());
+        let seen = self.sees(&["exec", id, "/bin/sh", "-c", "exit 3"]);
+        assert_eq!((seen.status, seen.stderr.as_str()), (3, ""));
+        assert!(begun.elapsed() < Duration::from_secs(30));
+    }
+
+    /// Clock ticks that a process of the host has run.
+    fn ticks(&self, id: &str) -> u64 {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid(id))).unwrap();
+        let (_, fields) = stat.rsplit_once(") ").unwrap();
+        fields.split(' ').skip(11).take(2).map(|ticks| ticks.parse::<u64>().unwrap()).sum()
+    }
+}
+
+#[test]
+fn a_stream_that_stands_still_stops_nothing_else() {
+    let Some(host) = Machine::new("a_stream_that_stands_still_stops_nothing_else") else { return };
+    let mut terminal = host.with_terminal("crowd");
+    // Typed, with an echo that nobody reads.
+    fcntl_setfl(&terminal, OFlags::NONBLOCK).unwrap();
+    let line = [&[b'x'; 25][..], b"\n"].concat();
+    let (mut typed, mut taken) = (0, Instant::now());
+    while taken.elapsed() < Duration::from_secs(1) {
+        match terminal.write(&line) {
+            Ok(length) => (typed, taken) = (typed + length, Instant::now()),
+            Err(_) => std::thread::sleep(Duration::from_millis(5)),
+        }
+    }
+    assert!(typed > 64_000, "{typed}");
+    host.assert_answers("crowd");
+
+    // A standard input that somebody else reads, too.
+    let (reader, mut writer) = pipe().unwrap();
+    let mut rival = reader.try_clone().unwrap();
+    let rival = std::thread::spawn(move || {
+        let mut byte = [0];
+        while rival.read(&mut byte).unwrap() > 0 {}
+    });
+    let mut cat = host.accord(&["exec", "crowd", "/bin/cat"]);
+    let mut cat = cat.stdin(OwnedFd::from(reader)).stdout(Stdio::null()).spawn().unwrap();
+    for _ in 0..300 {
+        writer.write_all(b"x").unwrap();
+        std::thread::sleep(Duration::from_millis(3));
+    }
+    host.assert_answers("crowd");
+    drop(writer);
+    rival.join().unwrap();
+    assert!(cat.wait().unwrap().success());
+
+    // A standard output whose reader has gone, where no pipe says so.
+    let socket = || {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        drop(ours);
+        OwnedFd::from(theirs)
+    };
+    let mut sleep = host.accord(&["exec", "crowd", "/bin/sleep", "4"]);
+    let mut sleep = sleep.stdout(socket()).spawn().unwrap();
+    std::thread::sleep(Duration::from_secs(1));
+    let before = host.ticks("crowd");
+    std::thread::sleep(Duration::from_secs(2));
+    let used = host.ticks("crowd") - before;
+    assert!(used < 50, "the monitor has run {used} of 200 ticks");
+    assert!(sleep.wait().unwrap().success());
+    let mut echo = host.accord(&["exec", "crowd", "/bin/sh", "-c", "sleep 1; echo; echo"]);
+    assert_eq!(echo.stdout(socket()).status().unwrap().code(), Some(141));
+    host.assert_answers("crowd");
+    let mut shown = Vec::new();
+    drop(terminal.read_to_end(&mut shown));
+    assert!(!String::from_utf8_lossy(&shown).contains("PIPED"), "the init has had a SIGPIPE");
+}
+
+#[test]
+fn the_processes_are_those_of_the_guest() {
+    let Some(host) = Machine::new("the_processes_are_those_of_the_guest") else { return };
+    let bundle = host.bundle("boots", &["/bin/sleep", "1234"], |_| {});
+    let bundle = bundle.to_str().unwrap();
+    let mut create =
+        host.accord(&["--isolation", "microvm", "create", "--bundle", bundle, "boots"]);
+    let mut create = create.stdout(Stdio::null()).spawn().unwrap();
+    // One that asks while it boots does no harm.
+    while create.try_wait().unwrap().is_none() {
+        let seen = host.sees(&["ps", "--format", "json", "boots"]);
+        assert!(seen.status == 1 || seen.stdout.starts_with('['), "{seen:?}");
+    }
+    assert!(create.wait().unwrap().success());
+    host.ok(&["start", "boots"]);
+    let table = host.ok(&["ps", "boots"]);
+    let lines: Vec<&str> = table.lines().collect();
+    assert_eq!(lines.len(), 2, "{table}");
+    assert!(lines[0].starts_with("UID") && lines[1].ends_with("/bin/sleep 1234"), "{table}");
+    let refused = host.sees(&["ps", "boots", "-o", "pid"]);
+    assert!(refused.status == 1 && refused.stderr.contains("no ps(1)"), "{refused:?}");
+}
+
+#[test]
+fn what_is_too_long_and_what_is_the_hosts_makes_no_difference() {
+    let test = "what_is_too_long_and_what_is_the_hosts_makes_no_difference";
+    let Some(host) = Machine::new(test) else { return };
+    let long = host.agree(&["/bin/true"], |config| {
+        let value = "x".repeat(100_000);
+        let env: Vec<String> = (0..50).map(|number| format!("V{number}={value}")).collect();
+        config["process"]["env"] = json!(env);
+    });
+    assert_eq!(long.status, 126);
+    assert!(long.stderr.contains("argument list too long"), "{}", long.stderr);
+    let processor = host.agree(&["/bin/true"], |config| {
+        config["linux"]["resources"]["cpu"] = json!({"cpus": "1", "mems": "0"});
+    });
+    assert_eq!((processor.status, processor.stderr.as_str()), (0, ""));
+}
+
+#[test]
+fn one_that_boots_can_be_deleted() {
+    let Some(host) = Machine::new("one_that_boots_can_be_deleted") else { return };
+    let bundle = host.bundle("soon", &["/bin/true"], |_| {});
+    let bundle = bundle.to_str().unwrap();
+    let mut create = host.accord(&["--isolation", "microvm", "create", "--bundle", bundle, "soon"]);
+    let mut create = create.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let monitor = || {
+        let state: Value = serde_json::from_str(&host.sees(&["state", "soon"]).stdout).ok()?;
+        (state["status"] == "creating").then_some(())
+    };
+    while monitor().is_none() {
+        assert!(create.try_wait().unwrap().is_none(), "it did not boot");
+    }
+    host.ok(&["delete", "--force", "soon"]);
+    assert_eq!(create.wait().unwrap().code(), Some(1));
+    assert!(!host.path("state/soon").exists());
+}
