@@ -127,6 +127,8 @@ pub fn spawn(
     // `accord_stage` only, which has no heap and never returns.
     match unsafe { fork(namespaces, cgroup) }.map_err(failed)? {
         Fork::Child => {
+            // Its copy would keep the end of our own from it.
+            drop(ours);
             let start = Start { fds, sync: theirs.as_fd() };
             if intermediate {
                 accord_stage::bootstrap(plan, start)
@@ -192,6 +194,14 @@ impl Child {
                 _ => return Err(garbled()),
             }
         }
+    }
+
+    /// Tells the built child that it is on record: from here on it waits for `start` without us.
+    ///
+    /// # Errors
+    /// An own failure; that the child has died is none.
+    pub fn leave(&self) -> Result<()> {
+        self.go()
     }
 
     /// Lets the built child become its program, and waits until it has.

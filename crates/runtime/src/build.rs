@@ -470,7 +470,9 @@ fn populate<'p>(
     child.build(&compiled.plan, &mut handler)?;
     handler.record.init = Some(container::identify(child.pid)?);
     let mut built = Built { child, plan: compiled.plan, handler, undo };
-    if let Err(failure) = entry.save(&built.handler.record) {
+    let saved = entry.save(&built.handler.record);
+    let left = saved.and_then(|()| if listener.is_some() { built.child.leave() } else { Ok(()) });
+    if let Err(failure) = left {
         built.child.kill();
         return Err(failure);
     }

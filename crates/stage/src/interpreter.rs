@@ -403,9 +403,9 @@ impl<'a> Stage<'a> {
 
     fn ready(&mut self, socket: Option<Slot>) -> Done {
         send(self.start.sync, &Header::of(Kind::Ready), [b"", b""], None).at(Call::Protocol)?;
-        let Some(socket) = socket else {
-            return await_go(self.start.sync).at(Call::Protocol);
-        };
+        // A runtime that dies before that has not written down who we are.
+        await_go(self.start.sync).at(Call::Protocol)?;
+        let Some(socket) = socket else { return Ok(()) };
         // From here on the runtime may be gone: only `start` or a signal ends the wait.
         let socket = self.fd(socket)?;
         let connection = loop {

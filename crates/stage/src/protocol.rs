@@ -8,7 +8,7 @@
 //! | bootstrap | `Child` | - | pidfd of the real child | `Go`, to the real child |
 //! | child | `Terminal` | - | master of the pseudo-terminal | - |
 //! | child | `Listener` | - | seccomp notify listener | - |
-//! | child | `Ready` | - | - | `Go` (or `start` connects to the socket) |
+//! | child | `Ready` | - | - | `Go`; then `start` connects to the socket, if there is one |
 //! | child | `Failed` | see [`Header::call`] | - | - |
 //! | monitor | `Told` | a failure as JSON | - | - |
 //! | parent | `Go` | - | - | - |
