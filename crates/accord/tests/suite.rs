@@ -4,7 +4,8 @@
 //! and where they depart, crates/conform/baseline/debian12.toml says how and why. Needs root.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::path::Path;
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 use std::sync::Mutex;
 use std::time::Instant;
@@ -18,10 +19,14 @@ static MACHINE: Mutex<()> = Mutex::new(());
 /// Deadlines are for an idle machine.
 const PATIENCE: &str = "3";
 
+const NOBODY: u32 = 65534;
+
 /// Runs the whole suite; the cells that depart and are not known, in words, and all cells.
 fn measure(runtime: &str, more: &[&str]) -> (Vec<String>, Vec<Value>) {
     let _alone = MACHINE.lock();
     let directory = TempDir::new().unwrap();
+    // With --rootless it is nobody who writes.
+    std::os::unix::fs::chown(directory.path(), Some(NOBODY), Some(NOBODY)).unwrap();
     let report = directory.path().join("report.json");
     let began = Instant::now();
     let output = Command::new(env!("CARGO_BIN_EXE_accord"))
@@ -41,6 +46,10 @@ fn measure(runtime: &str, more: &[&str]) -> (Vec<String>, Vec<Value>) {
     assert_eq!(output.status.code() == Some(1), !new.is_empty());
     println!("{runtime}: {} cells in {:.1} s", cells.len(), began.elapsed().as_secs_f64());
     (new, cells)
+}
+
+fn baseline(name: &str) -> String {
+    format!("{}/../conform/baseline/{name}", env!("CARGO_MANIFEST_DIR"))
 }
 
 fn may_run(test: &str) -> bool {
@@ -68,11 +77,29 @@ fn native_containers_keep_the_contract() {
 }
 
 #[test]
+fn containers_of_an_ordinary_user_keep_the_contract() {
+    if !may_run("containers_of_an_ordinary_user_keep_the_contract") {
+        return;
+    }
+    // The tree that we are built in may be closed to others.
+    let directory = TempDir::new().unwrap();
+    std::fs::set_permissions(directory.path(), Permissions::from_mode(0o755)).unwrap();
+    let copy = directory.path().join("accord");
+    std::fs::copy(env!("CARGO_BIN_EXE_accord"), &copy).unwrap();
+    let baseline = baseline("rootless.toml");
+    let own = format!("accord={}", copy.display());
+    let (departures, cells) = measure(&own, &["--rootless", "--baseline", &baseline]);
+    let passed = cells.iter().filter(|cell| cell["verdict"] == "pass").count();
+    assert!(passed >= 800, "only {passed} cells conform");
+    assert!(departures.is_empty(), "{} cells depart: {departures:#?}", departures.len());
+}
+
+#[test]
 fn the_peers_depart_only_as_it_is_known() {
     if !may_run("the_peers_depart_only_as_it_is_known") {
         return;
     }
-    let baseline = Path::new(env!("CARGO_MANIFEST_DIR")).join("../conform/baseline/debian12.toml");
+    let baseline = baseline("debian12.toml");
     // What is known is known of these versions.
     for (peer, version) in [("crun", "crun version 1.8.1"), ("runc", "runc version 1.1.5")] {
         let output = Command::new(peer).arg("--version").output();
@@ -81,7 +108,7 @@ fn the_peers_depart_only_as_it_is_known() {
             eprintln!("SKIPPED the_peers_depart_only_as_it_is_known: {version} is not here");
             continue;
         }
-        let (departures, cells) = measure(peer, &["--baseline", baseline.to_str().unwrap()]);
+        let (departures, cells) = measure(peer, &["--baseline", &baseline]);
         let passed = cells.iter().filter(|cell| cell["verdict"] == "pass").count();
         assert!(passed >= 600, "{peer}: only {passed} cells conform");
         assert!(departures.is_empty(), "{peer} departs anew: {departures:#?}");
