@@ -8,6 +8,7 @@ use std::io::{Read, Write};
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
@@ -554,5 +555,51 @@ fn a_container_in_a_frozen_cgroup_is_refused() {
     let (code, text) = host.fails(&["create", "--bundle", bundle.to_str().unwrap(), "c"]);
     fs::write(parent.join("freezer.state"), "THAWED").unwrap();
     assert_eq!((code, text.contains("is in a frozen cgroup")), (1, true), "{text}");
+    host.assert_clean();
+}
+
+#[test]
+fn a_damaged_record_does_not_lose_a_container_that_runs() {
+    let Some(host) = Host::new("damaged") else { return };
+    let bundle = host.bundle("c", &["/bin/sleep", "1000"], |_| {});
+    host.ok(&["run", "--detach", "--bundle", bundle.to_str().unwrap(), "c"]);
+    let pids: Vec<i32> = serde_json::from_str(&host.ok(&["ps", "--format", "json", "c"])).unwrap();
+    let record = host.path("state/c/state.json");
+    fs::write(&record, "").unwrap();
+    let (code, text) = host.fails(&["delete", "--force", "c"]);
+    assert_eq!(code, 1);
+    assert!(text.contains("has processes") && record.exists(), "{text}");
+    for pid in pids {
+        let pid = rustix::process::Pid::from_raw(pid).unwrap();
+        rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+    }
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while host.accord(&["delete", "--force", "c"]).output().unwrap().status.code() != Some(0) {
+        assert!(Instant::now() < deadline, "it is not removed");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    host.assert_clean();
+}
+
+#[test]
+fn what_exec_is_asked_for_is_checked_before_anything_runs() {
+    let Some(host) = Host::new("exec-checks") else { return };
+    let bundle = host.bundle("c", &["/bin/sleep", "1000"], |_| {});
+    host.ok(&["run", "--detach", "--bundle", bundle.to_str().unwrap(), "c"]);
+    let touch = ["c", "/bin/sh", "-c", "echo >/ran"];
+    let fails = |options: &[&str]| host.fails(&[&["exec"], options, &touch[..]].concat());
+    let (code, text) = fails(&["--pid-file", "/no/such/pid"]);
+    assert_eq!((code, text.as_str()), (255, r#"write pid file "/no/such/pid": ENOENT"#));
+    let (code, text) = fails(&["--cwd", "relative"]);
+    assert_eq!(
+        (code, text.as_str()),
+        (255, r#"process "/cwd": "relative" is not an absolute path"#)
+    );
+    assert!(!host.path("rootfs/ran").exists() && !host.path("rootfs/relative").exists());
+    host.ok(&["exec", "--cwd", "", "c", "/bin/true"]);
+    let unknown = host.sees(&["exec", "--cap", "CAP_NOPE", "c", "/bin/true"]);
+    assert_eq!(unknown.status, 0, "{unknown:?}");
+    assert!(unknown.stderr.contains("CAP_NOPE"), "{unknown:?}");
+    host.ok(&["delete", "--force", "c"]);
     host.assert_clean();
 }

@@ -23,6 +23,6 @@ pub mod state;
 
 pub use default_spec::{SPEC_VERSION, SpecFor, default_document, default_spec};
 pub use id::valid_id;
-pub use load::{Bundle, load_process, read_resources};
+pub use load::{Bundle, check_process, load_process, read_resources};
 pub use parse::{HwConfig, IoMem};
 pub use validate::sysctl_path;

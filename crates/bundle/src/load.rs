@@ -93,6 +93,15 @@ pub fn load_process(path: &Path) -> Result<(Process, Vec<String>)> {
     Ok((process, warnings.into_texts()))
 }
 
+/// Checks a process that was put together; `document` is what the failure names.
+///
+/// # Errors
+/// An own failure that names the field.
+pub fn check_process(process: &Process, document: &'static str) -> Result<()> {
+    let mut warnings = Warnings::of(document);
+    validate::process(process, &mut warnings).map_err(|fault| fault.into_failure(document))
+}
+
 /// Reads and checks the file of `update --resources`; `-` is the standard input.
 pub fn read_resources(path: &Path) -> Result<LinuxResources> {
     const RESOURCES: &str = "resources";

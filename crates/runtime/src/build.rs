@@ -1,6 +1,5 @@
 //! Building a container up to its program: what `create` and `run` share.
 
-use std::fs;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
@@ -492,22 +491,4 @@ fn listen_for_start(entry: &Entry) -> Result<OwnedFd> {
     bind(&socket, &address).map_err(failed)?;
     listen(&socket, 1).map_err(failed)?;
     Ok(socket)
-}
-
-/// Writes the pid file: whole or not at all, after success only.
-///
-/// # Errors
-/// An own failure.
-pub(crate) fn write_pid_file(path: &Path, pid: i32) -> Result<()> {
-    let failed = |error: std::io::Error| {
-        Failure::io("write pid file", path.as_os_str().as_encoded_bytes(), &error)
-    };
-    // Engines poll for the file: it must not be seen half written.
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let new = path.with_file_name(format!(".{name}.new"));
-    fs::write(&new, pid.to_string()).map_err(failed)?;
-    fs::rename(&new, path).map_err(|error| {
-        let _gone = fs::remove_file(&new).is_ok();
-        failed(error)
-    })
 }

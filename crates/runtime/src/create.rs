@@ -6,9 +6,10 @@ use accord_container::spawn::Child;
 use accord_outcome::Result;
 use bumpalo::Bump;
 
-use crate::build::{How, build, write_pid_file};
+use crate::build::{How, build};
 use crate::console::Receiver;
 use crate::options::Create;
+use crate::pid_file::PidFile;
 use crate::{Runtime, sealed};
 
 /// Builds the container. The program has been found and can be executed as far
@@ -37,7 +38,7 @@ pub(crate) fn tell(create: &Create, pidfd: Option<&Receiver>, child: &Child) -> 
         receiver.send_pidfd(child.pidfd.as_fd())?;
     }
     match &create.pid_file {
-        Some(path) => write_pid_file(path, child.pid),
+        Some(path) => PidFile::prepare(path)?.write(child.pid),
         None => Ok(()),
     }
 }

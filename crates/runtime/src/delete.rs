@@ -1,13 +1,14 @@
 //! `delete`: removes what is left of a container.
 
 use accord_bundle::state::Status;
+use accord_cgroup::{Cgroup, Layout};
 use accord_outcome::{Failure, Quoted, Result};
 use oci_spec::runtime::Spec;
 
 use crate::container::Container;
 use crate::options::Delete;
 use crate::store::{ContainerRecord, Entry};
-use crate::{Runtime, hooks, microvm};
+use crate::{Runtime, build, facts, hooks, microvm};
 
 const SIGKILL: i32 = 9;
 /// A killed process that does not end hangs in the kernel; nobody waits for ever.
@@ -23,8 +24,7 @@ pub fn delete(rt: &Runtime, delete: &Delete) -> Result<()> {
     let record = match entry.load() {
         Ok(record) => record,
         Err(_) if delete.force && !entry.dir.exists() => return Ok(()),
-        // A record that cannot be read can be removed, if that is asked for by force.
-        Err(_) if delete.force => return entry.remove(),
+        Err(failure) if delete.force => return remove_damaged(rt, &entry, failure),
         Err(failure) => return Err(failure),
     };
     let Some(record) = record else {
@@ -45,6 +45,24 @@ pub fn delete(rt: &Runtime, delete: &Delete) -> Result<()> {
     }
     let spec = container.entry.load_config().ok();
     remove(&container, spec.as_ref())
+}
+
+/// Removes a container whose record cannot be read, if nothing of it runs any more: what its
+/// processes are, only the record could have told for sure.
+fn remove_damaged(rt: &Runtime, entry: &Entry, failure: Failure) -> Result<()> {
+    let Ok(spec) = entry.load_config() else { return Err(failure) };
+    let path = spec.linux().as_ref().and_then(|linux| linux.cgroups_path().as_ref());
+    let path = path.map(|path| path.to_string_lossy());
+    let rootless = rt.global.rootless.unwrap_or_else(facts::is_unprivileged);
+    let layout = Layout::detect()?;
+    let cgroup = Cgroup::plan(&layout, path.as_deref(), &entry.id, build::driver(rt), rootless)?;
+    if cgroup.pids(true).is_ok_and(|pids| !pids.is_empty()) {
+        return Err(failure.with_note("and it is not removed, for its cgroup has processes"));
+    }
+    if let Err(failure) = cgroup.remove() {
+        log::warn!("{failure}");
+    }
+    entry.remove()
 }
 
 /// Kills every process of the container and waits until its init has ended.

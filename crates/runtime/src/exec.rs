@@ -2,8 +2,8 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use accord_bundle::load_process;
 use accord_bundle::state::Status;
+use accord_bundle::{check_process, load_process};
 use accord_cgroup::Cgroup;
 use accord_container::compile::{Facts, Pad, Settings, compile_exec};
 use accord_container::needs::{self, Given, Opened};
@@ -17,6 +17,7 @@ use crate::console::Receiver;
 use crate::container::Container;
 use crate::foreground::Foreground;
 use crate::options::{Exec, ExecProcess, ProcessChanges};
+use crate::pid_file::PidFile;
 use crate::run::Ended;
 use crate::{Runtime, facts, limits, microvm, sealed};
 
@@ -92,11 +93,12 @@ pub fn exec(rt: &Runtime, exec: &Exec) -> Result<Ended> {
     };
     let terminal = Terminal::choose(&process, exec.console_socket.as_ref(), !exec.detach)?;
     let pidfd = exec.pidfd_socket.as_deref().map(Receiver::of_pidfd).transpose()?;
+    let pid_file = exec.pid_file.as_deref().map(PidFile::prepare).transpose()?;
     if container.is_microvm() {
         microvm::refuse_descriptors(exec.preserve_fds)?;
         let mut terminal = terminal;
         let mut child = microvm::exec::exec(&container, exec, process, &mut terminal)?;
-        if let Err(failure) = tell(exec, pidfd.as_ref(), &child) {
+        if let Err(failure) = tell(pid_file, pidfd.as_ref(), &child) {
             child.kill();
             return Err(failure);
         }
@@ -150,8 +152,9 @@ pub fn exec(rt: &Runtime, exec: &Exec) -> Result<Ended> {
         cgroup: &cgroup,
     };
     child.build(&compiled.plan, &mut handler)?;
-    let started =
-        child.run(&compiled.plan, &mut handler).and_then(|()| tell(exec, pidfd.as_ref(), &child));
+    let started = child
+        .run(&compiled.plan, &mut handler)
+        .and_then(|()| tell(pid_file, pidfd.as_ref(), &child));
     if let Err(failure) = started {
         child.kill();
         return Err(failure);
@@ -169,15 +172,12 @@ fn wait(foreground: Option<Foreground>, child: &Child, terminal: Terminal) -> Re
     foreground.wait(child.pid, child.pidfd.as_fd(), master).map(Some)
 }
 
-fn tell(exec: &Exec, pidfd: Option<&Receiver>, child: &Child) -> Result<()> {
+fn tell(pid_file: Option<PidFile>, pidfd: Option<&Receiver>, child: &Child) -> Result<()> {
     if let Some(receiver) = pidfd {
         receiver.send_pidfd(child.pidfd.as_fd())?;
     }
-    match &exec.pid_file {
-        // conmon takes the pid file for the proof that the program runs.
-        Some(path) => build::write_pid_file(path, child.pid),
-        None => Ok(()),
-    }
+    // conmon takes the pid file for the proof that the program runs.
+    pid_file.map_or(Ok(()), |file| file.write(child.pid))
 }
 
 /// The process that is asked for.
@@ -193,15 +193,17 @@ fn process(spec: &Spec, asked: &ExecProcess) -> Result<Process> {
             let Some(own) = spec.process() else {
                 return Err(Failure::text("config.json", "/process", "must be set"));
             };
-            changed(own.clone(), changes)
+            let process = changed(own.clone(), changes);
+            check_process(&process, "process").map(|()| process)
         }
     }
 }
 
 /// The container's own process with the changes of the command line.
-fn changed(mut process: Process, changes: &ProcessChanges) -> Result<Process> {
+fn changed(mut process: Process, changes: &ProcessChanges) -> Process {
     let _process = process.set_args(Some(changes.args.clone())).set_terminal(Some(changes.tty));
-    if let Some(cwd) = &changes.cwd {
+    // Engines give an empty one for none.
+    if let Some(cwd) = changes.cwd.as_ref().filter(|cwd| !cwd.is_empty()) {
         let _process = process.set_cwd(cwd.into());
     }
     let mut env = process.env().clone().unwrap_or_default();
@@ -233,26 +235,25 @@ fn changed(mut process: Process, changes: &ProcessChanges) -> Result<Process> {
     if changes.no_new_privs {
         let _process = process.set_no_new_privileges(Some(true));
     }
-    add_capabilities(&mut process, &changes.caps)?;
-    Ok(process)
+    add_capabilities(&mut process, &changes.caps);
+    process
 }
 
 /// Adds capabilities to the bounding, effective and permitted sets. Not to the
 /// inheritable one, from which a program of another user could pick them up
-/// (CVE-2022-29162).
-fn add_capabilities(process: &mut Process, names: &[String]) -> Result<()> {
+/// (CVE-2022-29162). One that nobody knows is a warning, as in config.json.
+fn add_capabilities(process: &mut Process, names: &[String]) {
     if names.is_empty() {
-        return Ok(());
+        return;
     }
     let mut added = Capabilities::new();
     for name in names {
         let upper = name.to_uppercase();
         let bare = upper.strip_prefix("CAP_").unwrap_or(&upper);
-        let capability = bare
-            .parse()
-            .or_else(|_| format!("CAP_{bare}").parse())
-            .map_err(|_| Failure::text("add capability", name, "there is none of this name"))?;
-        let _new = added.insert(capability);
+        match bare.parse().or_else(|_| format!("CAP_{bare}").parse()) {
+            Ok(capability) => drop(added.insert(capability)),
+            Err(_) => log::warn!("no capability has the name {}", Quoted(name)),
+        }
     }
     let mut sets = process.capabilities().clone().unwrap_or_default();
     let with = |set: &Option<Capabilities>| {
@@ -264,5 +265,4 @@ fn add_capabilities(process: &mut Process, names: &[String]) -> Result<()> {
         (with(sets.bounding()), with(sets.effective()), with(sets.permitted()));
     let _sets = sets.set_bounding(bounding).set_effective(effective).set_permitted(permitted);
     let _process = process.set_capabilities(Some(sets));
-    Ok(())
 }

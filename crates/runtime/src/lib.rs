@@ -24,6 +24,7 @@ mod limits;
 mod microvm;
 pub mod options;
 pub mod pause;
+mod pid_file;
 pub mod plan;
 mod relay;
 pub mod run;
