@@ -17,6 +17,7 @@ use std::time::SystemTime;
 use accord_outcome::{Failure, Result};
 use clap::ValueEnum;
 use log::{Level, LevelFilter, Log, Metadata, Record};
+use rustix::io::Errno;
 use serde::Serialize;
 
 /// How a record of the log file is written.
@@ -100,6 +101,9 @@ pub(crate) fn warnings() {
 
 /// Writes the result of a verb to stdout.
 pub(crate) fn print(text: impl Display) -> Result<()> {
+    if accord_sys::entry::output_is_lost() {
+        return Err(Failure::errno("write to", "stdout", Errno::BADF.raw_os_error()));
+    }
     let mut stdout = stdout().lock();
     let written = write!(stdout, "{text}").and_then(|()| stdout.flush());
     written.map_err(|error| Failure::io("write to", "stdout", &error))

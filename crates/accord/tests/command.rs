@@ -228,6 +228,12 @@ fn a_closed_stdout_is_an_error_and_no_panic() {
         said(&output),
         (Some(1), String::new(), "accord: write to \"stdout\": EPIPE\n".into())
     );
+    let mut closed = Command::new("/bin/sh");
+    closed.args(["-c", "exec \"$0\" features >&-", env!("CARGO_BIN_EXE_accord")]);
+    assert_eq!(
+        said(&closed.output().unwrap()),
+        (Some(1), String::new(), "accord: write to \"stdout\": EBADF\n".into())
+    );
 }
 
 #[test]

@@ -13,6 +13,7 @@
 #[cfg(target_arch = "x86_64")]
 use core::arch::naked_asm;
 use core::mem::MaybeUninit;
+use core::sync::atomic::{AtomicBool, Ordering};
 
 use linux_raw_sys::general::{
     AT_EMPTY_PATH, AT_FDCWD, MOUNT_ATTR_RDONLY, OPEN_TREE_CLOEXEC, OPEN_TREE_CLONE, mount_attr,
@@ -140,6 +141,14 @@ unsafe fn execute_again(arguments: *const *const u8, environment: *const *const 
     }
 }
 
+static OUTPUT_IS_LOST: AtomicBool = AtomicBool::new(false);
+
+/// Whether the standard output was closed when the program began: what is written to it
+/// now goes nowhere, and that is no success.
+pub fn output_is_lost() -> bool {
+    OUTPUT_IS_LOST.load(Ordering::Relaxed)
+}
+
 /// Does for a `main` of the C library what Rust's own beginning does: the standard streams are
 /// open, so that no other file becomes one of them, and SIGPIPE is an error of `write(2)`.
 ///
@@ -162,6 +171,7 @@ pub fn prepare() {
     let _closed = unsafe { call(Sysno::poll, args) }.is_ok();
     for stream in &streams {
         if stream.revents & POLLNVAL != 0 {
+            OUTPUT_IS_LOST.fetch_or(stream.fd == 1, Ordering::Relaxed);
             let path = c"/dev/null".as_ptr().addr();
             // SAFETY: a string that lives for ever. The lowest free number is this stream's.
             let _opened = unsafe { call(Sysno::open, [path, O_RDWR, 0, 0, 0, 0]) }.is_ok();
