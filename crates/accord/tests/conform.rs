@@ -154,6 +154,23 @@ fn every_form_of_a_report_tells_the_same() {
     assert!(!matrix.contains('\u{1b}'), "colours in a pipe: {matrix}");
 }
 
+#[test]
+fn parts_of_a_runtimes_report_become_one() {
+    let directory = TempDir::new().unwrap();
+    let parts = ["run", "create"].map(|form| {
+        let part = directory.path().join(form);
+        let json = format!("json={}", part.display());
+        let filter = ["--runtime", "yes=/bin/true", "--filter", "exit-?", "--form", form];
+        conform(&[&filter[..], &["--format", &json]].concat());
+        part.to_str().unwrap().to_owned()
+    });
+    let [first, second] = &parts;
+    let report = stdout(&conform(&["show", first, second, "--format", "json"]));
+    let report: Value = serde_json::from_str(&report).unwrap();
+    assert_eq!(report["runtimes"].as_array().unwrap().len(), 1);
+    assert_eq!(report["cases"].as_array().unwrap().len(), 6);
+}
+
 /// The page in a real browser, at this address in it: the document after its script has run.
 fn browse(page: &Path, hash: &str) -> Option<String> {
     let profile = TempDir::new().unwrap();

@@ -158,9 +158,14 @@ impl Report {
         Self { schema: SCHEMA, suite, runtimes: runtimes.collect(), cases }
     }
 
-    /// Takes up the runtimes and results of another report.
+    /// Takes up the runtimes and results of another report; both may be parts of one
+    /// runtime's.
     pub fn absorb(&mut self, other: Self) {
-        self.runtimes.extend(other.runtimes);
+        for runtime in other.runtimes {
+            if !self.runtimes.contains(&runtime) {
+                self.runtimes.push(runtime);
+            }
+        }
         self.cases.extend(other.cases);
     }
 
