@@ -29,6 +29,9 @@ const EVERYONE: [&str; 21] = [
     "time",
 ];
 
+/// A process signals itself, at a panic or to end as another did, and nobody else.
+const TO_ITSELF: [&str; 2] = ["kill", "tgkill"];
+
 /// Memory that is executable may not be asked for.
 const NOT_EXECUTABLE: [&str; 2] = ["mmap", "mprotect"];
 const PROT_EXEC: u64 = 4;
@@ -70,10 +73,13 @@ pub fn allow_only_with(calls: &[&str], ioctls: &[u32]) -> Result<()> {
             .add_rule_conditional(ScmpAction::Allow, ioctl, &[which])
             .map_err(refused("ioctl"))?;
     }
-    // A panic ends by a signal to itself.
-    let own = ScmpArgCompare::new(0, ScmpCompareOp::Equal, u64::from(std::process::id()));
-    let abort = ScmpSyscall::from_name("tgkill").map_err(refused("tgkill"))?;
-    filter.add_rule_conditional(ScmpAction::Allow, abort, &[own]).map_err(refused("tgkill"))?;
+    // The kernel reads 32 bits of it.
+    let pid = u64::from(std::process::id());
+    let own = ScmpArgCompare::new(0, ScmpCompareOp::MaskedEqual(u64::from(u32::MAX)), pid);
+    for name in TO_ITSELF {
+        let call = ScmpSyscall::from_name(name).map_err(refused(name))?;
+        filter.add_rule_conditional(ScmpAction::Allow, call, &[own]).map_err(refused(name))?;
+    }
     filter.set_ctl_tsync(true).map_err(refused("share"))?;
     filter.load().map_err(refused("load"))
 }

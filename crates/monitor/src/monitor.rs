@@ -721,7 +721,6 @@ fn confine() -> Result<()> {
         "fcntl",
         "fstat",
         "ioctl",
-        "kill",
         "newfstatat",
         "pidfd_send_signal",
         "poll",
