@@ -36,7 +36,7 @@ deny: ## what the dependencies may be
 	@tools/setup test
 	@tools/deny
 
-real: build ## a Debian root filesystem, by the command and by podman
+real: build ## a Debian root filesystem, natively, in a microVM, and by podman
 	@tools/setup real
 	@tools/real
 
