@@ -603,3 +603,31 @@ fn what_exec_is_asked_for_is_checked_before_anything_runs() {
     host.ok(&["delete", "--force", "c"]);
     host.assert_clean();
 }
+
+#[test]
+fn a_process_by_exec_runs_on_the_processors_that_it_is_given() {
+    let Some(host) = Host::new("affinity") else { return };
+    let bundle = host.bundle("c", &["/bin/sleep", "1000"], |config| {
+        config["process"]["execCPUAffinity"] = json!({"initial": "0-1", "final": "0"});
+    });
+    host.ok(&["run", "--detach", "--bundle", bundle.to_str().unwrap(), "c"]);
+    let status =
+        host.ok(&["exec", "c", "/bin/busybox", "grep", "Cpus_allowed_list", "/proc/self/status"]);
+    assert_eq!(status, "Cpus_allowed_list:\t0\n");
+    let mut process: Value =
+        serde_json::from_slice(&fs::read(bundle.join("config.json")).unwrap()).unwrap();
+    let process = process["process"].take();
+    let file = host.path("process.json");
+    let refused = |list: &str| {
+        let mut process = process.clone();
+        process["execCPUAffinity"] = json!({"final": list});
+        fs::write(&file, process.to_string()).unwrap();
+        host.fails(&["exec", "--process", file.to_str().unwrap(), "c"])
+    };
+    let (code, text) = refused("1000");
+    assert_eq!((code, text.as_str()), (255, r#"set CPU affinity "1000": EINVAL"#));
+    let (code, text) = refused("zero");
+    assert!(code == 255 && text.contains("/execCPUAffinity/final"), "{text}");
+    host.ok(&["delete", "--force", "c"]);
+    host.assert_clean();
+}

@@ -54,6 +54,7 @@ fn words(op: &Op<'_>) -> (&'static str, String) {
         Op::Personality { .. } => ("set", "personality".into()),
         Op::Scheduler { policy, .. } => ("set scheduler", format!("policy {policy}")),
         Op::IoPriority { value } => ("set I/O priority", value.to_string()),
+        Op::Affinity { list, .. } => ("set CPU affinity", quoted(*list)),
         Op::MemoryPolicy { mode, .. } => ("set memory policy", mode.to_string()),
         Op::Umask { .. } => ("set", "umask".into()),
         Op::BoundingSet { .. } => ("set", "bounding capabilities".into()),

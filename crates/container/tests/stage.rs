@@ -286,6 +286,7 @@ fn matrix() -> Vec<(&'static [Op<'static>], Op<'static>, &'static str)> {
             "set scheduler policy 99: EINVAL",
         ),
         (NONE, Op::IoPriority { value: 7 << 13 }, "set I/O priority 57344: EINVAL"),
+        (NONE, Op::Affinity { list: Str(c"900"), mask: &[0] }, r#"set CPU affinity "900": EINVAL"#),
         (NONE, Op::MemoryPolicy { mode: 99, nodes: &[1] }, "set memory policy 99: EINVAL"),
         (
             &[Op::SetUid { uid: 1000 }],

@@ -4,8 +4,8 @@ use core::ffi::CStr;
 
 use accord_sys::process::{self, Fork, exit, fork, setns, unshare};
 use accord_sys::security::{
-    CapabilitySets, Ids, join_session_keyring, keep_capabilities, seccomp_filter, set_ids,
-    set_io_priority, set_mempolicy, set_no_new_privs, set_personality, set_scheduler,
+    CapabilitySets, Ids, join_session_keyring, keep_capabilities, seccomp_filter, set_affinity,
+    set_ids, set_io_priority, set_mempolicy, set_no_new_privs, set_personality, set_scheduler,
     set_undumpable,
 };
 use accord_sys::{Errno, exec as sys_exec};
@@ -246,6 +246,7 @@ impl<'a> Stage<'a> {
             Op::Personality { persona } => Ok(set_personality(persona)?),
             Op::Scheduler { ref scheduler, .. } => Ok(set_scheduler(scheduler)?),
             Op::IoPriority { value } => Ok(set_io_priority(value)?),
+            Op::Affinity { mask, .. } => Ok(set_affinity(mask)?),
             Op::MemoryPolicy { mode, nodes } => Ok(set_mempolicy(mode, nodes)?),
             Op::Umask { mask } => {
                 let _old = rustix::process::umask(Mode::from_raw_mode(mask));

@@ -623,6 +623,14 @@ pub enum Op<'a> {
         /// Class and level.
         value: u16,
     },
+    /// `sched_setaffinity(2)`.
+    Affinity {
+        /// The list, for people.
+        list: Str<'a>,
+        /// Its bit mask.
+        #[serde(skip)]
+        mask: &'a [u64],
+    },
     /// `set_mempolicy(2)`.
     MemoryPolicy {
         /// Mode and flags.

@@ -279,6 +279,17 @@ pub fn set_scheduler(scheduler: &Scheduler) -> Result<()> {
     unsafe { call(Sysno::sched_setattr, args) }.map(drop)
 }
 
+/// `sched_setaffinity(2)` of this thread; `processors` is a bit mask.
+///
+/// # Errors
+/// EINVAL if none of them is there.
+pub fn set_affinity(processors: &[u64]) -> Result<()> {
+    let size = word(core::mem::size_of_val(processors) as u64);
+    let args = [0, size, processors.as_ptr().addr(), 0, 0, 0];
+    // SAFETY: the mask lives until the call returns and has the size it says.
+    unsafe { call(Sysno::sched_setaffinity, args) }.map(drop)
+}
+
 /// `set_mempolicy(2)` of this thread; `nodes` is a bit mask.
 ///
 /// # Errors

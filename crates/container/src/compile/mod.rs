@@ -224,8 +224,13 @@ pub fn compile_exec<'a>(
         compiler.push(Op::JoinProcess { pidfd: target, namespaces: own });
     }
     let bootstrap = if by_user { std::mem::take(&mut compiler.ops) } else { Vec::new() };
+    let affinity = process.exec_cpu_affinity().as_ref();
+    let initial = affinity.and_then(|affinity| affinity.initial().as_deref());
+    compiler.affinity(initial, "/process/execCPUAffinity/initial")?;
     compiler.enter_cgroups()?;
     compiler.push(Op::Ask { request: Request::Setup });
+    let last = affinity.and_then(|affinity| affinity.cpu_affinity_final().as_deref());
+    compiler.affinity(last, "/process/execCPUAffinity/final")?;
     if all.contains(Namespaces::USER) {
         compiler.push(Op::RootIds);
     }

@@ -142,9 +142,19 @@ impl<'a> Compiler<'a, '_> {
                 MemoryPolicyFlagType::MpolFNumaBalancing => 1 << 13,
             }
         });
-        let nodes = node_mask(policy.nodes().as_deref().unwrap_or_default())?;
+        let nodes = policy.nodes().as_deref().unwrap_or_default();
+        let nodes = mask(nodes, "/linux/memoryPolicy/nodes")?;
         let nodes = self.pad.slice(&nodes);
         self.push(Op::MemoryPolicy { mode: mode | flags, nodes });
+        Ok(())
+    }
+
+    /// The processors that `exec` runs on, before and after it enters the cgroup.
+    pub(super) fn affinity(&mut self, list: Option<&str>, pointer: &'static str) -> Result<()> {
+        let Some(list) = list.filter(|list| !list.is_empty()) else { return Ok(()) };
+        let mask = self.pad.slice(&mask(list, pointer)?);
+        let list = self.pad.text(list)?;
+        self.push(Op::Affinity { list, mask });
         Ok(())
     }
 
@@ -336,24 +346,24 @@ fn labelled(process: &Process) -> bool {
     set(process.apparmor_profile()) || set(process.selinux_label())
 }
 
-/// A list of numbers and ranges (`0-3,7`) as a bit mask.
-fn node_mask(nodes: &str) -> Result<Vec<u64>> {
-    let bad = || Failure::text("config.json", "/linux/memoryPolicy/nodes", "not a list of numbers");
+/// A list of numbers and ranges (`0-3,7`), which stands at `pointer`, as a bit mask.
+fn mask(list: &str, pointer: &'static str) -> Result<Vec<u64>> {
+    let bad = || Failure::text("config.json", pointer, "not a list of numbers");
     let mut mask = Vec::new();
-    for part in nodes.split(',').map(str::trim).filter(|part| !part.is_empty()) {
+    for part in list.split(',').map(str::trim).filter(|part| !part.is_empty()) {
         let (first, last) = part.split_once('-').unwrap_or((part, part));
         let first: usize = first.parse().map_err(|_| bad())?;
         let last: usize = last.parse().map_err(|_| bad())?;
         if last < first || last > 1023 {
             return Err(bad());
         }
-        for node in first..=last {
-            let word = node / 64;
+        for number in first..=last {
+            let word = number / 64;
             if mask.len() <= word {
                 mask.resize(word.saturating_add(1), 0u64);
             }
             if let Some(bits) = mask.get_mut(word) {
-                *bits |= 1 << (node % 64);
+                *bits |= 1 << (number % 64);
             }
         }
     }

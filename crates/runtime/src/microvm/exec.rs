@@ -55,6 +55,10 @@ pub(crate) fn exec(
     mut process: Process,
     terminal: &mut Terminal,
 ) -> Result<Child> {
+    if process.exec_cpu_affinity().is_some() {
+        let cause = "the host's processors are not a microvm's";
+        return Err(Failure::text("process", "/execCPUAffinity", cause));
+    }
     let mut limits = process.rlimits().clone().unwrap_or_default();
     guest::inherit(&mut limits)?;
     let _process =

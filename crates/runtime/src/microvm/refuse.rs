@@ -41,6 +41,10 @@ pub(super) fn refuse(bundle: &Bundle) -> Result<()> {
         let cause = "a microvm has a network of its own and cannot use the host's";
         return Err(Failure::text("config.json", "/linux/namespaces", cause));
     }
+    if spec.linux().as_ref().is_some_and(|linux| linux.memory_policy().is_some()) {
+        let cause = "the nodes of the host's memory are not a microvm's";
+        return Err(Failure::text("config.json", "/linux/memoryPolicy", cause));
+    }
     let seccomp = spec.linux().as_ref().and_then(|linux| linux.seccomp().as_ref());
     let listener = seccomp.and_then(|seccomp| seccomp.listener_path().as_ref());
     if listener.is_some_and(|path| !path.as_os_str().is_empty()) {
