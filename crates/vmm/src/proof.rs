@@ -33,6 +33,10 @@ const DONE: u8 = 42;
 /// a tenth of a millisecond, one that is itself emulated a few.
 const PATIENCE: u64 = 30_000;
 
+/// How often it may be tried: a busy host takes time from a processor that is itself
+/// emulated, and that looks like its own.
+const TRIES: u32 = 5;
+
 /// ```text
 ///     mov   eax, 40 ; movd xmm0, eax ; pxor xmm1, xmm1 ; paddd xmm1, xmm0
 ///     ud2                         ; the handler goes on after it
@@ -40,9 +44,9 @@ const PATIENCE: u64 = 30_000;
 /// 1:  dec   ecx ; jnz 1b
 ///     movd  eax, xmm1 ; add eax, ecx ; add eax, ebx
 ///     out   0xf4, al
-///     hlt
+///     jmp   from the start
 /// ```
-const PROGRAM: [u8; 39] = [
+const PROGRAM: [u8; 40] = [
     0xb8, 40, 0, 0, 0, // mov eax, 40
     0x66, 0x0f, 0x6e, 0xc0, // movd xmm0, eax
     0x66, 0x0f, 0xef, 0xc9, // pxor xmm1, xmm1
@@ -55,7 +59,7 @@ const PROGRAM: [u8; 39] = [
     0x01, 0xc8, // add eax, ecx
     0x01, 0xd8, // add eax, ebx
     0xe6, 0xf4, // out 0xf4, al
-    0xf4, // hlt
+    0xeb, 0xd8, // jmp
 ];
 
 /// The handler of an undefined instruction: it steps over it.
@@ -83,7 +87,17 @@ pub fn prove(kvm: OwnedFd) -> Result<()> {
         .map_err(failed("ask", "what KVM supports"))?;
     vcpu.set_cpuid2(&supported).map_err(failed("describe", "processor"))?;
     set(&vcpu, &memory)?;
-    run(&mut vcpu)
+    let mut took = run(&mut vcpu)?;
+    for _ in 1..TRIES {
+        if took > PATIENCE {
+            took = took.min(run(&mut vcpu)?);
+        }
+    }
+    if took > PATIENCE {
+        let cause = format!("100000 turns of a loop took {} ms", took / 1000);
+        return Err(Failure::text("run", "test guest", cause));
+    }
+    Ok(())
 }
 
 fn write(memory: &Memory) -> Result<()> {
@@ -106,7 +120,8 @@ fn set(vcpu: &VcpuFd, memory: &Memory) -> Result<()> {
     vcpu.set_regs(&registers).map_err(refused)
 }
 
-fn run(vcpu: &mut VcpuFd) -> Result<()> {
+/// From the start to where the guest says that it is done: the time of it.
+fn run(vcpu: &mut VcpuFd) -> Result<u64> {
     let before = time();
     let failed = |cause: String| Err(Failure::text("run", "test guest", cause));
     match vcpu.run() {
@@ -118,11 +133,7 @@ fn run(vcpu: &mut VcpuFd) -> Result<()> {
         }
         Err(error) => return failed(format!("error {}", error.errno())),
     }
-    let took = time().saturating_sub(before);
-    if took > PATIENCE {
-        return failed(format!("100000 turns of a loop took {} ms", took / 1000));
-    }
-    Ok(())
+    Ok(time().saturating_sub(before))
 }
 
 /// This thread's time on a processor, in microseconds: a busy machine is not a slow one.

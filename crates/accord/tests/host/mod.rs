@@ -136,8 +136,11 @@ impl Host {
         self.accord(&["run", "--bundle", bundle.to_str().unwrap(), id]).output().unwrap()
     }
 
+    #[track_caller]
     pub(crate) fn status(&self, id: &str) -> String {
-        let state: Value = serde_json::from_str(&self.ok(&["state", id])).unwrap();
+        let text = self.ok(&["state", id]);
+        let state: Value =
+            serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text:?}"));
         state["status"].as_str().unwrap().to_owned()
     }
 
