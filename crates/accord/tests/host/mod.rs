@@ -6,6 +6,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use accord_conform::leftovers;
@@ -103,9 +104,12 @@ impl Host {
         command
     }
 
-    /// Output goes to files: a container that is left behind must not hold the pipes.
+    /// Output goes to files of the command's own: a container that is left behind must not
+    /// hold the pipes.
     pub(crate) fn sees(&self, args: &[&str]) -> Seen {
-        let (out, err) = (self.path("out"), self.path("err"));
+        static CALLS: AtomicUsize = AtomicUsize::new(0);
+        let call = CALLS.fetch_add(1, Ordering::Relaxed);
+        let (out, err) = (self.path(&format!("out.{call}")), self.path(&format!("err.{call}")));
         let mut command = self.accord(args);
         command.stdout(fs::File::create(&out).unwrap()).stderr(fs::File::create(&err).unwrap());
         let status = command.status().unwrap();
@@ -136,11 +140,8 @@ impl Host {
         self.accord(&["run", "--bundle", bundle.to_str().unwrap(), id]).output().unwrap()
     }
 
-    #[track_caller]
     pub(crate) fn status(&self, id: &str) -> String {
-        let text = self.ok(&["state", id]);
-        let state: Value =
-            serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text:?}"));
+        let state: Value = serde_json::from_str(&self.ok(&["state", id])).unwrap();
         state["status"].as_str().unwrap().to_owned()
     }
 
