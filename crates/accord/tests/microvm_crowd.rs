@@ -178,3 +178,34 @@ fn one_that_boots_can_be_deleted() {
     assert_eq!(create.wait().unwrap().code(), Some(1));
     assert!(!host.path("state/soon").exists());
 }
+
+#[test]
+fn the_end_waits_for_nobody_who_does_not_read() {
+    let Some(host) = Machine::new("the_end_waits_for_nobody_who_does_not_read") else { return };
+    let (reader, writer) = pipe().unwrap();
+    let script = "while :; do echo and more and more and more >&2; done";
+    let bundle = host.bundle("full", &["/bin/sh", "-c", script], |_| {});
+    let pid_file = host.path("full.pid");
+    let mut run = host.accord(&["--isolation", "microvm", "run", "--bundle"]);
+    run.arg(bundle).arg("--pid-file").arg(&pid_file).arg("full");
+    let mut run = run.stderr(OwnedFd::from(writer)).stdout(Stdio::null()).spawn().unwrap();
+    // Until nothing more goes in.
+    let held = || rustix::io::ioctl_fionread(&reader).unwrap();
+    let deadline = Instant::now() + Duration::from_secs(60);
+    let mut before = 0;
+    while before < 30_000 || held() != before {
+        assert!(Instant::now() < deadline, "{before}");
+        before = held();
+        std::thread::sleep(Duration::from_secs(1));
+    }
+    let machine = machine::of_monitor(host.pid("full"));
+    let machine = rustix::process::Pid::from_raw(machine).unwrap();
+    rustix::process::kill_process(machine, rustix::process::Signal::KILL).unwrap();
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while run.try_wait().unwrap().is_none() {
+        assert!(Instant::now() < deadline, "it has not ended");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert_eq!(run.wait().unwrap().code(), Some(255));
+    drop(reader);
+}

@@ -707,7 +707,11 @@ impl Monitor {
 
 /// Says why a process has ended. Nobody may be there to read it; the status says it, too.
 fn last_word(process: Option<&Process>, line: &str) {
-    if let Some(fd) = process.and_then(Process::last_word) {
+    let Some(fd) = process.and_then(Process::last_word) else { return };
+    // Nor is a reader waited for who does not read.
+    let mut fds = [PollFd::from_borrowed_fd(fd, PollFlags::OUT)];
+    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+    if matches!(poll(&mut fds, Some(&now)), Ok(1)) {
         let _told = write(fd, line.as_bytes()).is_ok();
     }
 }
