@@ -1,7 +1,7 @@
 //! The file server on its own, and behind a virtual machine.
 //!
 //! This program is three: the harness; the server, as a process of one thread that it starts;
-//! and PID 1 of the guest, which does the checks of `guest.rs` on what is served and says how
+//! and PID 1 of the guest, which does the checks of `guest/` on what is served and says how
 //! each went. A machine that cannot boot a guest skips those, with the reason.
 #![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a failed test panics")]
 #![expect(unsafe_code, reason = "the server closes the descriptors of its process; mappings")]
