@@ -121,6 +121,26 @@ fn a_stream_that_stands_still_stops_nothing_else() {
 }
 
 #[test]
+fn one_verb_too_many_is_not_the_end() {
+    let Some(host) = Machine::new("one_verb_too_many_is_not_the_end") else { return };
+    let bundle = host.bundle("many", &["/bin/sleep", "1000"], |_| {});
+    // The monitor has the limit of who made it.
+    let accord = host.accord(&["--isolation", "microvm", "run", "--detach", "--bundle"]);
+    let mut run = std::process::Command::new("/bin/sh");
+    run.args(["-c", "ulimit -n 100; exec \"$0\" \"$@\""]).arg(accord.get_program());
+    run.args(accord.get_args()).arg(bundle).arg("many");
+    let status = run.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status();
+    assert!(status.unwrap().success());
+    let socket = host.path("state/many/control.sock");
+    // Beyond what it can take, and within what can wait for it.
+    let idle: Vec<UnixStream> = (0..130).map(|_| UnixStream::connect(&socket).unwrap()).collect();
+    std::thread::sleep(Duration::from_secs(1));
+    assert_eq!(host.status("many"), "running");
+    drop(idle);
+    host.assert_answers("many");
+}
+
+#[test]
 fn the_processes_are_those_of_the_guest() {
     let Some(host) = Machine::new("the_processes_are_those_of_the_guest") else { return };
     let bundle = host.bundle("boots", &["/bin/sleep", "1234"], |_| {});

@@ -579,6 +579,21 @@ fn a_damaged_record_does_not_lose_a_container_that_runs() {
         std::thread::sleep(Duration::from_millis(20));
     }
     host.assert_clean();
+    // Without a cgroup nobody can tell.
+    const DISABLED: [&str; 2] = ["--cgroup-manager", "disabled"];
+    let bundle = host.bundle("d", &["/bin/sleep", "1000"], |config| {
+        config["mounts"].as_array_mut().unwrap().retain(|mount| mount["type"] != "cgroup");
+    });
+    let pid_file = host.path("pid");
+    let (bundle, pid) = (bundle.to_str().unwrap(), pid_file.to_str().unwrap());
+    let run = ["run", "--detach", "--pid-file", pid, "--bundle", bundle, "d"];
+    host.ok(&[&DISABLED[..], &run].concat());
+    fs::write(host.path("state/d/state.json"), "").unwrap();
+    let (code, text) = host.fails(&[&DISABLED[..], &["delete", "--force", "d"]].concat());
+    assert!(code == 1 && text.contains("nothing tells whether it runs"), "{text}");
+    let pid = fs::read_to_string(pid_file).unwrap().parse().unwrap();
+    let pid = rustix::process::Pid::from_raw(pid).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
 }
 
 #[test]

@@ -350,6 +350,17 @@ fn what_a_microvm_cannot_have_is_refused_by_name() {
             "uidMappings": ids, "gidMappings": ids})),
         &["/tmp", "map the ids"],
     );
+    for (pointer, value) in [
+        ("/process/execCPUAffinity", json!({"final": "0"})),
+        ("/linux/memoryPolicy", json!({"mode": "MPOL_LOCAL"})),
+    ] {
+        let mut create = host.create("emulate", |config| {
+            let (_, path) = pointer.split_once('/').unwrap();
+            let (object, member) = path.split_once('/').unwrap();
+            config[object][member] = value;
+        });
+        host.fails(&mut create, &[pointer]);
+    }
     // Whoever asks for a boundary does not get none by mistake.
     let bundle = host.bundle("vm", &["/bin/true"], |config| {
         config["annotations"] = json!({"accord.isolation": "microVM"});

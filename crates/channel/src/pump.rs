@@ -13,9 +13,8 @@
 //! (`pipe(7)`); who gives a terminal makes it non-blocking, if it is his own.
 
 use std::collections::VecDeque;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-
 use std::io::{IoSlice, IoSliceMut};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::event::PollFlags;
 use rustix::fs::{FileType, fstat};

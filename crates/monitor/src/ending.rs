@@ -46,3 +46,18 @@ pub fn end(outcome: Outcome) -> ! {
     }
     exit(outcome.code())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::is_deadly;
+
+    #[test]
+    fn no_process_dies_of_what_stops_or_is_ignored() {
+        // CHLD, CONT, STOP, TSTP, TTIN, TTOU, URG, WINCH; and what is no signal.
+        let harmless = [0, 17, 18, 19, 20, 21, 22, 23, 28, 65, 255];
+        for signal in 0..=u8::MAX {
+            let expected = signal <= 64 && !harmless.contains(&signal);
+            assert_eq!(is_deadly(signal), expected, "{signal}");
+        }
+    }
+}

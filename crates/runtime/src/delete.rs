@@ -56,8 +56,13 @@ fn remove_damaged(rt: &Runtime, entry: &Entry, failure: Failure) -> Result<()> {
     let rootless = rt.global.rootless.unwrap_or_else(facts::is_unprivileged);
     let layout = Layout::detect()?;
     let cgroup = Cgroup::plan(&layout, path.as_deref(), &entry.id, build::driver(rt), rootless)?;
-    if cgroup.pids(true).is_ok_and(|pids| !pids.is_empty()) {
-        return Err(failure.with_note("and it is not removed, for its cgroup has processes"));
+    let note = match (cgroup.absent(), cgroup.pids(true).as_deref()) {
+        (None, Ok([])) => None,
+        (None, Ok(_)) => Some("its cgroup has processes"),
+        _ => Some("nothing tells whether it runs"),
+    };
+    if let Some(note) = note {
+        return Err(failure.with_note(format_args!("and it is not removed: {note}")));
     }
     if let Err(failure) = cgroup.remove() {
         log::warn!("{failure}");

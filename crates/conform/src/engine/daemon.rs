@@ -9,10 +9,15 @@ use std::time::{Duration, Instant};
 use rustix::mount::{MountFlags, mount};
 use rustix::process::{Pid, Signal, kill_process};
 
+use super::captured;
+use crate::observe::Ended;
 use crate::process::{descendants, kill_all};
 
 /// How long it may take to answer, and to end.
 const TIME: Duration = Duration::from_secs(30);
+
+/// How long one question may take.
+const ANSWER: Duration = Duration::from_secs(5);
 
 /// How often it is asked.
 const TICK: Duration = Duration::from_millis(50);
@@ -37,8 +42,9 @@ impl Daemon {
         let mut child = command.spawn()?;
         let deadline = Instant::now() + TIME * patience;
         let ready = || {
-            let version = client().arg("version").stdin(Stdio::null()).output();
-            version.is_ok_and(|output| output.status.success())
+            let mut version = client();
+            version.arg("version").stdin(Stdio::null());
+            captured(version, ANSWER).is_ok_and(|seen| seen.ended == Ended::Exited(0))
         };
         while !ready() {
             let gone = child.try_wait()?.is_some();

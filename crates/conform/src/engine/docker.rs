@@ -14,7 +14,7 @@ use crate::session::Context;
 /// The name of the runtime under test in the daemon's table.
 const RUNTIME: &str = "conform";
 
-/// The parent of cgroups is one word for all containers of the daemon.
+/// Nothing of the host's network is touched, and layers are plain directories.
 const PLAIN: [&str; 7] = [
     "--bridge=none",
     "--iptables=false",
@@ -83,14 +83,6 @@ impl Client for Docker {
         args.extend(["--runtime".to_owned(), RUNTIME.to_owned(), job.name.clone()]);
         args.extend(job.words(program));
         Ok(args)
-    }
-
-    fn exec(&self, job: &Job<'_>) -> Vec<String> {
-        words::exec(job)
-    }
-
-    fn wait(&self, job: &Job<'_>) -> Vec<String> {
-        vec!["wait".to_owned(), job.name.clone()]
     }
 
     fn remove(&self, job: &Job<'_>) -> Vec<Vec<String>> {

@@ -87,11 +87,15 @@ trait Client {
     fn run(&self, job: &Job<'_>, program: Program, detach: bool) -> std::io::Result<Vec<String>>;
 
     /// Runs the case's program in the container.
-    fn exec(&self, job: &Job<'_>) -> Vec<String>;
+    fn exec(&self, job: &Job<'_>) -> Vec<String> {
+        words::exec(job)
+    }
 
     /// Waits for the end of a container in the background, and tells its status: prints it,
     /// or ends by it.
-    fn wait(&self, job: &Job<'_>) -> Vec<String>;
+    fn wait(&self, job: &Job<'_>) -> Vec<String> {
+        vec!["wait".to_owned(), job.name.clone()]
+    }
 
     /// Ends and removes a container in the background, in so many calls.
     fn remove(&self, job: &Job<'_>) -> Vec<Vec<String>>;
@@ -323,33 +327,44 @@ impl Job<'_> {
         args: &[String],
         input: Stdio,
     ) -> std::io::Result<(Call, Output)> {
-        use std::os::unix::process::CommandExt;
         let mut command = client.command();
-        let (errors, stderr) = std::io::pipe()?;
-        let (reader, stdout) = std::io::pipe()?;
-        command
-            .args(args)
-            .stdin(input)
-            .stdout(stdout)
-            .stderr(stderr)
-            .process_group(0)
-            .current_dir("/");
-        let (mut output, mut errors) = (Capture::new(reader.into()), Capture::new(errors.into()));
-        let running = Running::start(&mut command)?;
-        drop(command);
-        let until = Instant::now() + self.deadline;
-        let streams = &mut [&mut output, &mut errors];
-        let event = pump(streams, Until::End(running.pidfd()), Orphans::Stay, until);
-        let ms = u64::try_from(running.began.elapsed().as_millis()).unwrap_or(u64::MAX);
-        let ended = running.finish(event);
-        if event != Event::Late {
-            let soon = Instant::now() + Duration::from_millis(250);
-            pump(streams, Until::Silence, Orphans::Stay, soon);
-        }
-        let stderr = errors.text();
+        command.args(args).stdin(input);
+        let seen = captured(command, self.deadline)?;
         // `ctr task exec` is an `exec`.
         let verb = args.iter().skip_while(|word| *word == "task").cloned().collect();
+        let Captured { ended, stderr, output, ms } = seen;
         let call = Call { args: verb, ended, stderr, log: Vec::new(), ms, classes: None };
-        Ok((call, Output { size: output.size, head: output.text() }))
+        Ok((call, output))
     }
+}
+
+/// What came of a command.
+struct Captured {
+    ended: Ended,
+    stderr: String,
+    output: Output,
+    ms: u64,
+}
+
+/// Runs a command until its end, or kills it when the time is over.
+fn captured(mut command: Command, deadline: Duration) -> std::io::Result<Captured> {
+    use std::os::unix::process::CommandExt;
+    let (errors, stderr) = std::io::pipe()?;
+    let (reader, stdout) = std::io::pipe()?;
+    command.stdout(stdout).stderr(stderr).process_group(0).current_dir("/");
+    let (mut output, mut errors) = (Capture::new(reader.into()), Capture::new(errors.into()));
+    let running = Running::start(&mut command)?;
+    // Its copies of the pipes' ends would keep them open.
+    drop(command);
+    let until = Instant::now() + deadline;
+    let streams = &mut [&mut output, &mut errors];
+    let event = pump(streams, Until::End(running.pidfd()), Orphans::Stay, until);
+    let ms = u64::try_from(running.began.elapsed().as_millis()).unwrap_or(u64::MAX);
+    let ended = running.finish(event);
+    if event != Event::Late {
+        let soon = Instant::now() + Duration::from_millis(250);
+        pump(streams, Until::Silence, Orphans::Stay, soon);
+    }
+    let output = Output { size: output.size, head: output.text() };
+    Ok(Captured { ended, stderr: errors.text(), output, ms })
 }

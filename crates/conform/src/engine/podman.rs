@@ -37,14 +37,6 @@ impl Client for Podman {
         Ok(args)
     }
 
-    fn exec(&self, job: &Job<'_>) -> Vec<String> {
-        words::exec(job)
-    }
-
-    fn wait(&self, job: &Job<'_>) -> Vec<String> {
-        vec!["wait".to_owned(), job.name.clone()]
-    }
-
     fn remove(&self, job: &Job<'_>) -> Vec<Vec<String>> {
         vec![["rm", "--force", "--time", "0", &job.name].map(str::to_owned).into()]
     }

@@ -14,7 +14,7 @@ use accord_outcome::{Failure, Result};
 use bumpalo::Bump;
 use oci_spec::runtime::Process;
 
-use super::{guest, memory, verbs};
+use super::{guest, memory, refuse, verbs};
 use crate::build::Terminal;
 use crate::container::Container;
 use crate::options::Exec;
@@ -55,10 +55,7 @@ pub(crate) fn exec(
     mut process: Process,
     terminal: &mut Terminal,
 ) -> Result<Child> {
-    if process.exec_cpu_affinity().is_some() {
-        let cause = "the host's processors are not a microvm's";
-        return Err(Failure::text("process", "/execCPUAffinity", cause));
-    }
+    refuse::refuse_affinity(&process, "process", "/execCPUAffinity")?;
     let mut limits = process.rlimits().clone().unwrap_or_default();
     guest::inherit(&mut limits)?;
     let _process =

@@ -5,7 +5,7 @@ use std::os::unix::fs::FileTypeExt;
 
 use accord_bundle::{Bundle, mount_options};
 use accord_outcome::{Failure, Result};
-use oci_spec::runtime::{LinuxNamespaceType, Mount};
+use oci_spec::runtime::{LinuxNamespaceType, Mount, Process};
 use rustix::fs::statfs;
 
 use crate::build;
@@ -44,6 +44,9 @@ pub(super) fn refuse(bundle: &Bundle) -> Result<()> {
     if spec.linux().as_ref().is_some_and(|linux| linux.memory_policy().is_some()) {
         let cause = "the nodes of the host's memory are not a microvm's";
         return Err(Failure::text("config.json", "/linux/memoryPolicy", cause));
+    }
+    if let Some(process) = spec.process() {
+        refuse_affinity(process, "config.json", "/process/execCPUAffinity")?;
     }
     let seccomp = spec.linux().as_ref().and_then(|linux| linux.seccomp().as_ref());
     let listener = seccomp.and_then(|seccomp| seccomp.listener_path().as_ref());
@@ -108,6 +111,24 @@ fn refuse_parts_of_vm(bundle: &Bundle) -> Result<()> {
     match asked.into_iter().find(|(_, asked)| *asked) {
         Some((pointer, _)) => {
             Err(Failure::text("config.json", pointer, "a microvm of accord does not have this"))
+        }
+        None => Ok(()),
+    }
+}
+
+/// Refuses what keeps `exec` to processors of the host; `pointer` is where that stands.
+///
+/// # Errors
+/// An own failure that names it.
+pub(super) fn refuse_affinity(
+    process: &Process,
+    document: &'static str,
+    pointer: &'static str,
+) -> Result<()> {
+    match process.exec_cpu_affinity() {
+        Some(_) => {
+            let cause = "the host's processors are not a microvm's";
+            Err(Failure::text(document, pointer, cause))
         }
         None => Ok(()),
     }
