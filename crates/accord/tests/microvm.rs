@@ -157,7 +157,7 @@ fn bytes_pass_unchanged_and_none_is_lost() {
     assert!(zeros.len() == 5_000_000 && zeros.iter().all(|byte| *byte == 0), "{}", zeros.len());
 }
 
-/// A network namespace as an engine prepares it; gone at the end.
+/// A network namespace as an engine prepares it, with two interfaces; gone at the end.
 struct Network {
     name: String,
     outside: String,
@@ -184,6 +184,11 @@ impl Network {
             format!("-n {name} addr add 10.231.7.2/24 dev net0"),
             format!("-n {name} link set net0 address 02:00:00:00:00:07 mtu 1400 up"),
             format!("-n {name} route add default via 10.231.7.1"),
+            format!("link add {outside}b type veth peer name net1 netns {name}"),
+            format!("addr add 10.231.8.1/24 dev {outside}b"),
+            format!("link set {outside}b up"),
+            format!("-n {name} addr add 10.231.8.2/24 dev net1"),
+            format!("-n {name} link set net1 address 02:00:00:00:00:08 up"),
         ] {
             assert!(ip(&words), "ip {words}");
         }
@@ -193,21 +198,29 @@ impl Network {
 
 impl Drop for Network {
     fn drop(&mut self) {
-        for words in [["link", "del", &self.outside], ["netns", "del", &self.name]] {
+        let second = format!("{}b", self.outside);
+        for words in
+            [["link", "del", &self.outside], ["link", "del", &second], ["netns", "del", &self.name]]
+        {
             drop(Command::new("ip").args(words).status());
         }
     }
 }
 
 #[test]
-fn the_interface_of_the_engine_goes_on_in_the_guest() {
-    let test = "the_interface_of_the_engine_goes_on_in_the_guest";
+fn the_interfaces_of_the_engine_go_on_in_the_guest() {
+    let test = "the_interfaces_of_the_engine_go_on_in_the_guest";
     let Some(host) = Machine::new(test) else { return };
     let Some(network) = Network::new(test) else { return };
-    let listener = std::net::TcpListener::bind("10.231.7.1:0").unwrap();
-    let port = listener.local_addr().unwrap().port();
-    let script =
-        format!("ip addr; ip route; head -c 300000 /dev/zero | nc 10.231.7.1 {port}; exit 0");
+    let listeners =
+        ["10.231.7.1:0", "10.231.8.1:0"].map(|on| std::net::TcpListener::bind(on).unwrap());
+    let mut script = String::from("ip addr; ip route");
+    for listener in &listeners {
+        let address = listener.local_addr().unwrap();
+        let (ip, port) = (address.ip(), address.port());
+        script.push_str(&format!("; head -c 300000 /dev/zero | nc {ip} {port}"));
+    }
+    script.push_str("; exit 0");
     let path = format!("/run/netns/{}", network.name);
     let join = |config: &mut Value| {
         for namespace in config["linux"]["namespaces"].as_array_mut().unwrap() {
@@ -217,20 +230,32 @@ fn the_interface_of_the_engine_goes_on_in_the_guest() {
         }
     };
     let server = std::thread::spawn(move || {
-        let (mut stream, peer) = listener.accept().unwrap();
-        let mut bytes = Vec::new();
-        stream.read_to_end(&mut bytes).unwrap();
-        (bytes.len(), peer.ip().to_string())
+        listeners.map(|listener| {
+            let (mut stream, peer) = listener.accept().unwrap();
+            let mut bytes = Vec::new();
+            stream.read_to_end(&mut bytes).unwrap();
+            (bytes.len(), peer.ip().to_string())
+        })
     });
     let bundle = host.bundle("net", &["/bin/sh", "-c", &script], join);
     let seen = host.run_in("microvm", &bundle);
     assert_eq!(seen.status, 0, "{seen:?}");
-    for words in
-        ["net0", "mtu 1400", "02:00:00:00:00:07", "10.231.7.2/24", "default via 10.231.7.1"]
-    {
+    for words in [
+        "net0",
+        "mtu 1400",
+        "02:00:00:00:00:07",
+        "10.231.7.2/24",
+        "default via 10.231.7.1",
+        "net1",
+        "02:00:00:00:00:08",
+        "10.231.8.2/24",
+    ] {
         assert!(seen.stdout.contains(words), "{words}: {seen:?}");
     }
-    assert_eq!(server.join().unwrap(), (300_000, "10.231.7.2".to_owned()));
+    assert_eq!(
+        server.join().unwrap(),
+        ["10.231.7.2", "10.231.8.2"].map(|peer| (300_000, peer.to_owned()))
+    );
     // From outside to a program in the guest.
     host.started("serve", &["nc", "-l", "-p", "7", "-e", "/bin/cat"], join);
     let deadline = Instant::now() + Duration::from_secs(30);

@@ -10,7 +10,7 @@ use std::fs;
 use std::io::{Read, Write, pipe};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use accord_conform::console;
@@ -228,4 +228,49 @@ fn the_end_waits_for_nobody_who_does_not_read() {
     }
     assert_eq!(run.wait().unwrap().code(), Some(255));
     drop(reader);
+}
+
+/// What a `create` that is killed leaves of processes ends by itself, also where no cgroup
+/// tells `delete` which they are.
+#[test]
+fn the_monitor_of_a_create_that_is_killed_does_not_stay() {
+    let test = "the_monitor_of_a_create_that_is_killed_does_not_stay";
+    let Some(host) = Machine::new(test) else { return };
+    if !host::has_strace(test) {
+        return;
+    }
+    let id = format!("killed-{}", std::process::id());
+    let bundle = host.bundle("c", &["/bin/sleep", "1000"], |_| {});
+    let bundle = bundle.to_str().unwrap();
+    let create = host.accord(&["--isolation", "microvm", "create", "--bundle", bundle, &id]);
+    let ours = || {
+        let processes = fs::read_dir("/proc").unwrap().flatten();
+        let lines = processes.filter_map(|entry| fs::read(entry.path().join("cmdline")).ok());
+        let ours = |line: &Vec<u8>| line.split(|byte| *byte == 0).any(|word| word == id.as_bytes());
+        lines.filter(ours).count()
+    };
+    // Each time that the record is written; the last tells who the monitor is.
+    for when in 1.. {
+        let inject = format!("inject=rename:signal=KILL:when={when}");
+        let status = Command::new("strace")
+            .args(["-qq", "-o", "/dev/null", "-e", "trace=rename", "-e", &inject])
+            .arg(create.get_program())
+            .args(create.get_args())
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .status()
+            .unwrap();
+        if status.success() {
+            assert!(when > 2, "it was killed {} times", when - 1);
+            break;
+        }
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while ours() > 0 {
+            assert!(Instant::now() < deadline, "killed at {when}, {} processes stay", ours());
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        host.ok(&["delete", "--force", &id]);
+    }
+    assert!(ours() > 0);
+    host.ok(&["delete", "--force", &id]);
 }

@@ -120,10 +120,18 @@ fn hide_all() -> Result<()> {
     ["/proc", TREE, MACHINE].into_iter().try_for_each(accord_jail::hide)
 }
 
-/// The tap devices that a machine has. Where none can be made, the guest has none: only
-/// a container that has a network on the host is then a failure, at its start.
+/// The most interfaces that a guest can have.
+const MOST_TAPS: usize = 8;
+
+/// The tap devices that a machine has: one for each interface that the container's network
+/// has by now, and one for the engine that makes it later. Where none can be made, the guest
+/// has none: only a container that has a network on the host is then a failure, at its start.
 fn taps() -> Vec<OwnedFd> {
-    accord_network::host::tap(Path::new(TUN), 0).into_iter().collect()
+    let count = accord_network::host::interfaces().unwrap_or_default().clamp(1, MOST_TAPS);
+    (0..)
+        .take(count)
+        .map_while(|number| accord_network::host::tap(Path::new(TUN), number).ok())
+        .collect()
 }
 
 impl Network {
@@ -257,6 +265,8 @@ impl Ends<'_> {
         for (fd, number) in [(&null, 0), (self.console, 1), (self.console, 2)] {
             dup_onto_stdio(fd.as_fd(), number)?;
         }
+        // Its number may be one of those that follow.
+        drop(null);
         let mut fds = vec![self.channel.as_fd(), self.files.as_fd()];
         fds.extend(more);
         fds.extend(self.taps.iter().map(AsFd::as_fd));

@@ -77,6 +77,8 @@ pub(crate) struct Monitor {
     control: OwnedFd,
     /// The socket to the runtime that made us, as long as it is there.
     runtime: Option<OwnedFd>,
+    /// It has written down who we are: it may go, and `delete` finds us.
+    on_record: bool,
     signals: OwnedFd,
     log: Vec<u8>,
     clients: BTreeMap<u32, Client>,
@@ -137,6 +139,7 @@ impl Monitor {
             unsent: Vec::new(),
             control,
             runtime: Some(runtime),
+            on_record: false,
             signals,
             log: Vec::new(),
             clients: BTreeMap::new(),
@@ -436,7 +439,7 @@ impl Monitor {
                 self.built = true;
                 self.deadline = None;
                 if let Some(runtime) = &self.runtime {
-                    // If the runtime is gone, `delete --force` ends us.
+                    // Whether it is still there, its answer tells.
                     let ready = Header::of(Kind::Ready);
                     let _told = send(runtime.as_fd(), &ready, [b"", b""], None).is_ok();
                 }
@@ -553,14 +556,18 @@ impl Monitor {
             Ok((length, _)) if length > 0 => {
                 let message = bytes.get(..length).and_then(Header::parse);
                 match message {
-                    Some((header, _)) if header.kind == Kind::Go as u8 && self.built => {
+                    Some((header, _)) if header.kind == Kind::Go as u8 && self.on_record => {
                         self.start(Caller::Start)
+                    }
+                    Some((header, _)) if header.kind == Kind::Go as u8 && self.built => {
+                        self.on_record = true;
+                        Ok(())
                     }
                     _ => Ok(()),
                 }
             }
-            // `create` has gone, as it does; before the container was built, it was killed.
-            _ if self.built => {
+            // `create` has gone, as it does; before we were on record, it was killed.
+            _ if self.on_record => {
                 self.runtime = None;
                 Ok(())
             }

@@ -40,6 +40,15 @@ pub fn tap(tun: &Path, number: u32) -> Result<OwnedFd> {
     Ok(tap)
 }
 
+/// How many interfaces an engine has put into this network namespace by now.
+///
+/// # Errors
+/// An own failure for what the kernel refuses.
+pub fn interfaces() -> Result<usize> {
+    let links = links(&mut Netlink::open()?)?;
+    Ok(links.iter().filter(|link| !is_tap(link) && goes_on(link)).count())
+}
+
 /// Joins the taps, in the order of their numbers, to the interfaces that an engine has
 /// put into this network namespace, and says what these are.
 ///
@@ -51,16 +60,8 @@ pub fn tap(tun: &Path, number: u32) -> Result<OwnedFd> {
 pub fn join(taps: u32) -> Result<Vec<Interface>> {
     let mut netlink = Netlink::open()?;
     let links = links(&mut netlink)?;
-    let (ours, theirs): (Vec<_>, Vec<_>) = links.into_iter().partition(|link| {
-        name(link).strip_prefix(TAP).is_some_and(|rest| rest.parse::<u32>().is_ok())
-    });
-    let theirs: Vec<_> = theirs
-        .into_iter()
-        .filter(|link| {
-            link.header.link_layer_type == LinkLayerType::Ether
-                && link.header.flags.contains(LinkFlags::Up)
-        })
-        .collect();
+    let (ours, theirs): (Vec<_>, Vec<_>) = links.into_iter().partition(is_tap);
+    let theirs: Vec<_> = theirs.into_iter().filter(goes_on).collect();
     let most = usize::try_from(taps).unwrap_or(usize::MAX);
     if theirs.len() > most {
         let cause = format!("{} interfaces, and a microvm has room for {most}", theirs.len());
@@ -92,6 +93,16 @@ pub fn part(interfaces: &[Interface]) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Whether it is one of [`tap`]'s.
+fn is_tap(link: &LinkMessage) -> bool {
+    name(link).strip_prefix(TAP).is_some_and(|rest| rest.parse::<u32>().is_ok())
+}
+
+/// Whether the guest gets it: what carries frames, and is in use.
+fn goes_on(link: &LinkMessage) -> bool {
+    link.header.link_layer_type == LinkLayerType::Ether && link.header.flags.contains(LinkFlags::Up)
 }
 
 fn links(netlink: &mut Netlink) -> Result<Vec<LinkMessage>> {

@@ -470,7 +470,9 @@ fn populate<'p>(
     handler.record.init = Some(container::identify(child.pid)?);
     let mut built = Built { child, plan: compiled.plan, handler, undo };
     let saved = entry.save(&built.handler.record);
-    let left = saved.and_then(|()| if listener.is_some() { built.child.leave() } else { Ok(()) });
+    // Who waits for nothing but to be let go hears it then (`Child::run`).
+    let waits = listener.is_some() || passed.is_some();
+    let left = saved.and_then(|()| if waits { built.child.leave() } else { Ok(()) });
     if let Err(failure) = left {
         built.child.kill();
         return Err(failure);

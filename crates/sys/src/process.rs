@@ -232,13 +232,13 @@ pub unsafe fn close_all_but(keep: BorrowedFd<'_>) -> Result<()> {
 /// Whoever owns what is at these numbers now must not use or drop it any more.
 ///
 /// # Errors
-/// As `fcntl(2)` and `dup3(2)`; EINVAL for more than eight.
+/// As `fcntl(2)` and `dup3(2)`; EINVAL for more than sixteen.
 pub unsafe fn place(fds: &[BorrowedFd<'_>], first: i32) -> Result<()> {
-    const MOST: usize = 8;
+    const MOST: usize = 16;
     /// Above all numbers that are placed, so that none is overwritten before it is placed.
     const ABOVE: i32 = 64;
     let mut copies: [Option<OwnedFd>; MOST] = [const { None }; MOST];
-    if fds.len() > MOST || first.saturating_add(8) > ABOVE {
+    if fds.len() > MOST || first.saturating_add(16) > ABOVE {
         return Err(Errno::INVAL);
     }
     for (copy, fd) in copies.iter_mut().zip(fds) {
