@@ -347,6 +347,23 @@ fn what_killed_accord_does_not_stop_delete() {
 }
 
 #[test]
+fn without_a_cgroup_the_container_stays_in_its_callers() {
+    let Some(host) = Host::new("disabled") else { return };
+    let bundle = host.bundle("c", &["/bin/cat", "/proc/self/cgroup"], |config| {
+        // Also of a configuration that mounts the hierarchies, which are then the host's.
+        let mount =
+            json!({ "destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup" });
+        config["mounts"].as_array_mut().unwrap().push(mount);
+        config["linux"]["namespaces"].as_array_mut().unwrap().retain(|one| one["type"] != "cgroup");
+    });
+    let bundle = bundle.to_str().unwrap();
+    let seen = host.sees(&["--cgroup-manager", "disabled", "run", "--bundle", bundle, "c"]);
+    assert_eq!((seen.status, seen.stderr.as_str()), (0, ""));
+    assert_eq!(seen.stdout, std::fs::read_to_string("/proc/self/cgroup").unwrap());
+    host.assert_clean();
+}
+
+#[test]
 fn a_foreground_run_forwards_signals() {
     let Some(host) = Host::new("forward") else { return };
     let script = "trap 'exit 33' TERM; echo ready; while :; do sleep 0.05; done";
