@@ -466,18 +466,35 @@ fn populate<'p>(
     }
     drop(fds);
     drop(opened);
-    child.build(&compiled.plan, &mut handler)?;
-    handler.record.init = Some(container::identify(child.pid)?);
     let mut built = Built { child, plan: compiled.plan, handler, undo };
-    let saved = entry.save(&built.handler.record);
     // Who waits for nothing but to be let go hears it then (`Child::run`).
     let waits = listener.is_some() || passed.is_some();
-    let left = saved.and_then(|()| if waits { built.child.leave() } else { Ok(()) });
-    if let Err(failure) = left {
-        built.child.kill();
-        return Err(failure);
+    match finish(entry, &mut built, waits) {
+        Ok(()) => Ok(built),
+        Err(failure) => {
+            built.child.kill();
+            Err(failure)
+        }
     }
-    Ok(built)
+}
+
+/// Answers the child until it is ready, and puts it on record.
+fn finish(entry: &Entry, built: &mut Built<'_>, waits: bool) -> Result<()> {
+    let (child, record) = (&mut built.child, &mut built.handler.record);
+    // Written down while the child works. The record holds when it is ready: not before that is
+    // it the container's init.
+    let cloned = child.pid;
+    record.init = Some(container::identify(cloned)?);
+    let mut draft = entry.draft(record)?;
+    child.build(&built.plan, &mut built.handler)?;
+    if child.pid != cloned {
+        // It came from an intermediate process.
+        let record = &mut built.handler.record;
+        record.init = Some(container::identify(child.pid)?);
+        draft = entry.draft(record)?;
+    }
+    draft.publish()?;
+    if waits { child.leave() } else { Ok(()) }
 }
 
 /// The socket at which the init process waits for `start`.

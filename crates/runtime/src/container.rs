@@ -1,6 +1,7 @@
 //! A container as a verb finds it: its record and what has become of it.
 
-use std::fs;
+use std::fs::File;
+use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
 
 use accord_bundle::state::{Isolation, OciState, Pid, Status};
@@ -33,7 +34,10 @@ pub(crate) struct Stat {
 }
 
 pub(crate) fn stat(pid: i32) -> Option<Stat> {
-    let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // It is one line, and has no size that could be asked for.
+    let mut text = String::with_capacity(1024);
+    let file = File::open(format!("/proc/{pid}/stat")).ok()?;
+    let _length = file.take(4096).read_to_string(&mut text).ok()?;
     // The name in parentheses may hold anything, parentheses too.
     let (_, rest) = text.rsplit_once(") ")?;
     let mut fields = rest.split(' ');

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use accord_bundle::Bundle;
 use accord_cgroup::{Cgroup, Layout};
@@ -10,12 +11,15 @@ use accord_container::compile::{CgroupView, Facts, ForeignFormat, Hierarchy};
 /// Whether we have less than root's rights on the host: another user, or root
 /// of a user namespace that does not map all ids to themselves.
 pub(crate) fn is_unprivileged() -> bool {
-    if !rustix::process::geteuid().is_root() {
-        return true;
-    }
+    // Asked in several places, and the same as long as this process lives.
+    static ANSWER: OnceLock<bool> = OnceLock::new();
+    *ANSWER.get_or_init(|| !rustix::process::geteuid().is_root() || !has_all_ids())
+}
+
+fn has_all_ids() -> bool {
     let map = fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
     let mut numbers = map.split_ascii_whitespace();
-    !matches!(
+    matches!(
         (numbers.next(), numbers.next(), numbers.next(), numbers.next()),
         (Some("0"), Some("0"), Some("4294967295"), None)
     )

@@ -3,6 +3,7 @@
 //! | file | what |
 //! |---|---|
 //! | `state.json` | the record; written before the first side effect, replaced as a whole |
+//! | `state.json.new` | the next record, not valid yet |
 //! | `config.json` | the configuration, as it was at `create` |
 //! | `start.sock` | where the init process waits for `start`; gone once it has come |
 //! | `control.sock` | of a microVM: where its monitor listens |
@@ -26,6 +27,7 @@ use rustix::fs::{CWD, Mode, OFlags, openat};
 pub type ContainerRecord = Record<Cgroup>;
 
 const STATE: &str = "state.json";
+const DRAFT: &str = "state.json.new";
 const CONFIG: &str = "config.json";
 /// There while the processes of a microVM are frozen in their guest.
 pub(crate) const PAUSED: &str = "paused";
@@ -55,6 +57,23 @@ pub struct Entry {
     pub id: String,
     /// Its directory.
     pub dir: PathBuf,
+}
+
+/// A record that is written down beside the valid one, and takes its place when it is
+/// [published](Draft::publish). Dropped, it is without meaning; the directory's end is its own.
+#[derive(Debug)]
+pub(crate) struct Draft<'e>(&'e Entry);
+
+impl Draft<'_> {
+    /// Makes it the valid one, whole or not at all.
+    ///
+    /// # Errors
+    /// An own failure.
+    pub(crate) fn publish(self) -> Result<()> {
+        let path = self.0.dir.join(STATE);
+        fs::rename(self.0.dir.join(DRAFT), &path)
+            .map_err(|error| Failure::io("write", bytes(&path), &error))
+    }
 }
 
 fn bytes(path: &Path) -> &[u8] {
@@ -103,7 +122,16 @@ impl Entry {
     /// # Errors
     /// An own failure.
     pub fn save(&self, record: &ContainerRecord) -> Result<()> {
-        self.replace(STATE, &record.to_json()?)
+        self.draft(record)?.publish()
+    }
+
+    /// Writes a record down that is not valid yet.
+    ///
+    /// # Errors
+    /// An own failure.
+    pub(crate) fn draft(&self, record: &ContainerRecord) -> Result<Draft<'_>> {
+        self.write(DRAFT, &record.to_json()?)?;
+        Ok(Draft(self))
     }
 
     /// Writes the configuration down for `exec`.
@@ -119,14 +147,6 @@ impl Entry {
     fn write(&self, name: &str, bytes_: &[u8]) -> Result<()> {
         let path = self.dir.join(name);
         fs::write(&path, bytes_).map_err(|error| Failure::io("write", bytes(&path), &error))
-    }
-
-    fn replace(&self, name: &str, contents: &[u8]) -> Result<()> {
-        let path = self.dir.join(name);
-        let new = format!("{name}.new");
-        self.write(&new, contents)?;
-        fs::rename(self.dir.join(new), &path)
-            .map_err(|error| Failure::io("write", bytes(&path), &error))
     }
 
     /// The record; `None` if the container exists and has none, because `create`
