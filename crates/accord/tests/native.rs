@@ -271,6 +271,32 @@ fn devices_are_denied_without_rules() {
 }
 
 #[test]
+fn what_has_been_mounted_on_meanwhile_is_not_where_the_next_thing_is_made() {
+    let Some(host) = Host::new("shadow") else { return };
+    let rootfs = host.path("rootfs");
+    fs::create_dir(rootfs.join("made")).unwrap();
+    std::os::unix::fs::symlink("made", rootfs.join("link")).unwrap();
+    let script = "ls /made && stat -c %d /made /made/two /made/three /made/four | uniq | wc -l";
+    let bundle = host.bundle("c", &["/bin/sh", "-c", script], |config| {
+        let mounts = config["mounts"].as_array_mut().unwrap();
+        // The second hides where the first was made; a link leads to where the fourth goes.
+        for place in ["/made/one", "/made", "/made/two", "/link/three", "/made/four/below"] {
+            mounts.push(json!({"destination": place, "type": "tmpfs", "source": "tmpfs"}));
+        }
+        mounts.push(json!({"destination": "/made/four", "type": "tmpfs", "source": "tmpfs"}));
+        let device = |path| json!({"path": path, "type": "c", "major": 1, "minor": 3});
+        config["linux"]["devices"] = json!([device("/made/null"), device("/made/four/null")]);
+    });
+    let output = host.accord(&["run", "--bundle", bundle.to_str().unwrap(), "c"]).output().unwrap();
+    let seen = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(seen, "four\nnull\nthree\ntwo\n4\n", "{}", String::from_utf8_lossy(&output.stderr));
+    // In the root file system itself only the first and the devices of every container.
+    let made: Vec<_> = fs::read_dir(rootfs.join("made")).unwrap().collect();
+    assert_eq!(made.len(), 1, "{made:?}");
+    host.assert_clean();
+}
+
+#[test]
 fn of_two_creates_with_one_name_one_wins() {
     let Some(host) = Host::new("race") else { return };
     let bundle = host.bundle("c", &["/bin/sleep", "1000"], |_| ());

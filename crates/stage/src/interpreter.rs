@@ -16,7 +16,7 @@ use rustix::net::{SocketFlags, accept_with};
 use crate::mounts::{self, At as _, Done, Fault};
 use crate::plan::{Attributes, Op, Plan, Request, Slot, Source, Spread, Str, Strings};
 use crate::protocol::{Call, Header, Kind, await_go, send};
-use crate::target::{self, Make};
+use crate::target::{self, Last, Make};
 use crate::{copy_up, credentials, exec, hook, terminal};
 
 /// Exit statuses of a child that could not become its program (docs/exit-status.md).
@@ -74,6 +74,8 @@ struct Stage<'a> {
     /// The container's root, from `BindRoot` on.
     root: Option<OwnedFd>,
     /// What masked paths are hidden behind.
+    /// Where in it something was made last.
+    last: Last<'a>,
     covers: mounts::Covers,
     /// A procfs of our own.
     proc: Option<OwnedFd>,
@@ -90,6 +92,7 @@ impl<'a> Stage<'a> {
             index,
             root: None,
             covers: mounts::Covers::default(),
+            last: Last::default(),
             proc: None,
             started: None,
             program: None,
@@ -164,7 +167,25 @@ impl<'a> Stage<'a> {
     }
 
     fn dispatch(&mut self, op: &Op<'a>) -> Done {
+    /// The root, and where something was made in it last.
+    fn place(&mut self) -> Done<(BorrowedFd<'_>, &mut Last<'a>)> {
+        let root = self.root.as_ref().map(AsFd::as_fd).ok_or(Fault::from(Errno::BADF))?;
+        Ok((root, &mut self.last))
+    }
+
         match *op {
+        let makes = matches!(
+            op,
+            Op::Mount { .. }
+                | Op::Bind { .. }
+                | Op::MakeDirectory { .. }
+                | Op::MakeDevice { .. }
+                | Op::Symlink { .. }
+        );
+        if !makes {
+            // It may put something else in its place.
+            self.last.forget();
+        }
             Op::Ask { request } => self.ask(request),
             Op::Join { namespace, fd, .. } => Ok(setns(self.fd(fd)?, namespace.0)?),
             Op::JoinProcess { pidfd, namespaces } => Ok(setns(self.fd(pidfd)?, namespaces.0)?),
@@ -195,14 +216,19 @@ impl<'a> Stage<'a> {
             Op::Mount { .. } => self.mount(op),
             Op::Bind { .. } => self.bind(op),
             Op::MakeDirectory { path } => {
-                target::open_or_make(self.root()?, path.0, Make::Directory, false)
+                let (root, last) = self.place()?;
+                target::open_or_make(root, path.0, Make::Directory, false, last)
                     .at(Call::Target)
                     .map(drop)
             }
             Op::MakeDevice { path, kind, major, minor, mode, uid, gid } => {
-                mounts::make_device(self.root()?, path.0, kind, (major, minor), mode, (uid, gid))
+                let (root, last) = self.place()?;
+                mounts::make_device(root, last, path.0, kind, (major, minor), mode, (uid, gid))
             }
-            Op::Symlink { path, target } => mounts::symlink(self.root()?, path.0, target.0),
+            Op::Symlink { path, target } => {
+                let (root, last) = self.place()?;
+                mounts::symlink(root, last, path.0, target.0)
+            }
             Op::Terminal { size, uid, console, ptmx } => {
                 let root = self.root.as_ref().map(AsFd::as_fd);
                 let master = terminal::open(root, ptmx.0, uid, size, console)?;
@@ -325,13 +351,14 @@ impl<'a> Stage<'a> {
         await_go(self.start.sync).at(Call::Protocol)
     }
 
-    fn mount(&self, op: &Op<'_>) -> Done {
+    fn mount(&mut self, op: &Op<'a>) -> Done {
         let Op::Mount { fs, source, target, options, attributes, spread, strict, copy_up } = *op
         else {
             return Ok(());
         };
         let mount = mounts::new_filesystem(fs.0, source.0, options, attributes)?;
-        let place = mounts::target_for(self.root()?, target.0, mount.as_fd(), strict)?;
+        let (root, last) = self.place()?;
+        let place = mounts::target_for(root, last, target.0, mount.as_fd(), strict)?;
         if copy_up {
             copy_up::copy(place.as_fd(), mount.as_fd()).at(Call::Change)?;
         }
@@ -341,7 +368,7 @@ impl<'a> Stage<'a> {
         mounts::attach(mount.as_fd(), place.as_fd()).at(Call::Attach)
     }
 
-    fn bind(&self, op: &Op<'_>) -> Done {
+    fn bind(&mut self, op: &Op<'a>) -> Done {
         let Op::Bind {
             source,
             target,
@@ -371,7 +398,8 @@ impl<'a> Stage<'a> {
         if let Some((userns, whole)) = idmap {
             mounts::map_ids(tree, self.fd(userns)?, whole).at(Call::Change)?;
         }
-        let place = mounts::target_for(self.root()?, target.0, tree, no_follow_target)?;
+        let (root, last) = self.place()?;
+        let place = mounts::target_for(root, last, target.0, tree, no_follow_target)?;
         mounts::change(tree, change).at(Call::Change)?;
         for how in spread {
             mounts::spread(tree, c"", *how).at(Call::Spread)?;
@@ -432,7 +460,8 @@ fn make_directory(path: &CStr) -> Done {
     match open_directory(path) {
         Err(Errno::NOENT) => {
             let slash = openat(CWD, c"/", DIRECTORY, Mode::empty())?;
-            let made = target::open_or_make(slash.as_fd(), path, Make::Directory, false);
+            let mut last = Last::default();
+            let made = target::open_or_make(slash.as_fd(), path, Make::Directory, false, &mut last);
             made.map(drop).at(Call::Create)
         }
         // The user may be allowed where root is not (a network file system), or be told.

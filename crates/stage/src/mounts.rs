@@ -18,7 +18,7 @@ use rustix::mount::{
 
 use crate::plan::{Attributes, Change, DeviceKind, FsOption, Spread};
 use crate::protocol::{Call, KIND_IS_DIRECTORY};
-use crate::target::{self, Make};
+use crate::target::{self, Last, Make};
 
 /// A failed call inside an operation.
 #[derive(Debug, Clone, Copy)]
@@ -219,9 +219,10 @@ pub(crate) fn read_only_path(root: BorrowedFd<'_>, path: &CStr) -> Done {
 }
 
 /// Makes a device node below the root.
-pub(crate) fn make_device(
+pub(crate) fn make_device<'a>(
     root: BorrowedFd<'_>,
-    path: &CStr,
+    last: &mut Last<'a>,
+    path: &'a CStr,
     kind: DeviceKind,
     number: (u32, u32),
     mode: u32,
@@ -233,7 +234,7 @@ pub(crate) fn make_device(
         DeviceKind::Fifo => FileType::Fifo,
     };
     let device = if kind == DeviceKind::Fifo { 0 } else { makedev(number.0, number.1) };
-    target::with_parent(root, path, |parent, name| {
+    target::with_parent(root, path, last, |parent, name| {
         let mode = Mode::from_raw_mode(mode);
         match mknodat(parent, name, file_type, mode, device) {
             // The image has it already: fine if it is the same, and refused otherwise.
@@ -259,8 +260,13 @@ pub(crate) fn make_device(
 }
 
 /// Makes a symbolic link below the root; what is there already stays.
-pub(crate) fn symlink(root: BorrowedFd<'_>, path: &CStr, says: &CStr) -> Done {
-    target::with_parent(root, path, |parent, name| match symlinkat(says, parent, name) {
+pub(crate) fn symlink<'a>(
+    root: BorrowedFd<'_>,
+    last: &mut Last<'a>,
+    path: &'a CStr,
+    says: &CStr,
+) -> Done {
+    target::with_parent(root, path, last, |parent, name| match symlinkat(says, parent, name) {
         Err(Errno::EXIST) => Ok(()),
         other => other,
     })
@@ -268,15 +274,16 @@ pub(crate) fn symlink(root: BorrowedFd<'_>, path: &CStr, says: &CStr) -> Done {
 }
 
 /// Opens (or makes, as the mount's own kind) where a mount goes.
-pub(crate) fn target_for(
+pub(crate) fn target_for<'a>(
     root: BorrowedFd<'_>,
-    path: &CStr,
+    last: &mut Last<'a>,
+    path: &'a CStr,
     mount: BorrowedFd<'_>,
     strict: bool,
 ) -> Done<OwnedFd> {
     let directory = target::is_directory(mount).at(Call::Open)?;
     let make = if directory { Make::Directory } else { Make::File };
-    let target = target::open_or_make(root, path, make, strict).at(Call::Target)?;
+    let target = target::open_or_make(root, path, make, strict, last).at(Call::Target)?;
     if target::is_directory(target.as_fd()).at(Call::Target)? != directory {
         // move_mount(2) says ENOTDIR for both.
         let detail = if directory { KIND_IS_DIRECTORY } else { 0 };

@@ -10,7 +10,7 @@ use rustix::termios::{Winsize, tcsetwinsize};
 
 use crate::mounts::{At as _, Done, attach, clone_tree};
 use crate::protocol::Call;
-use crate::target::{self, Make};
+use crate::target::{self, Last, Make};
 
 /// Opens a pair and returns its master. The slave becomes the standard streams
 /// and the controlling terminal; it is opened by `TIOCGPTPEER`, so that no name
@@ -38,7 +38,8 @@ pub(crate) fn open(
     rustix::fs::fchown(&slave, Some(Uid::from_raw(uid)), None::<Gid>).at(Call::Change)?;
     if let (Some(root), true) = (root, console) {
         let target =
-            target::open_or_make(root, c"/dev/console", Make::File, false).at(Call::Target)?;
+            target::open_or_make(root, c"/dev/console", Make::File, false, &mut Last::default())
+                .at(Call::Target)?;
         let mount = clone_tree(slave.as_fd(), c"", false, false).at(Call::Attach)?;
         attach(mount.as_fd(), target.as_fd()).at(Call::Attach)?;
     }
