@@ -20,6 +20,7 @@ fn words(op: &Op<'_>) -> (&'static str, String) {
         }
         Op::JoinProcess { namespaces, .. } => ("join namespaces", namespaces.to_string()),
         Op::EnterCgroup { path, .. } => ("enter cgroup", quoted(*path)),
+        Op::Limit { name, soft, hard, .. } => ("set limit", format!("{name} to {soft}:{hard}")),
         Op::Unshare { namespaces } => ("make namespace", namespaces.to_string()),
         Op::TimeOffsets { offsets } => ("set clock offsets", quoted(*offsets)),
         Op::RootIds => ("become root of", "user namespace".into()),

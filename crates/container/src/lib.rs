@@ -8,6 +8,7 @@
 pub mod compile;
 pub mod explain;
 pub mod id_maps;
+pub mod limits;
 pub mod needs;
 mod passwd;
 pub mod seccomp;

@@ -99,6 +99,7 @@ fn with_plan<T>(case: &Case, then: impl FnOnce(&Compiled<'_>) -> T) -> T {
         bundle: bundle.dir.clone(),
         filter: case.filter.then(|| (vec![allow], 0)),
         cgroup_entries: case.cgroup.entries(),
+        enters_cgroup: true,
         home: Some("/root".into()),
         ..Settings::default()
     };
@@ -189,7 +190,8 @@ fn check_namespaces(p: &Places<'_>, plan: Plan<'_>) {
     );
     // The root of a cgroup namespace is where its maker is.
     let cgroup = is!(Op::Unshare { namespaces } if namespaces.contains(Namespaces::CGROUP));
-    let set_up = is!(Op::Ask { request: Request::Setup } | Op::EnterCgroup { .. });
+    let set_up =
+        is!(Op::Ask { request: Request::Setup } | Op::EnterCgroup { .. } | Op::Limit { .. });
     p.in_order("in the cgroup, then a cgroup namespace", set_up, cgroup);
     assert!(!plan.clone.contains(Namespaces::CGROUP));
     // An intermediate process alone can join a pid namespace for another.

@@ -21,6 +21,7 @@ use accord_stage::{
 use accord_sys::exec::CStrArray;
 use accord_sys::security::Scheduler;
 use libtest_mimic::{Arguments, Failed, Trial};
+use rustix::process::Resource;
 
 /// An empty list of arguments, which lives as long as the test.
 fn no_strings() -> Strings<'static> {
@@ -284,6 +285,11 @@ fn matrix() -> Vec<(&'static [Op<'static>], Op<'static>, &'static str)> {
             NONE,
             Op::Scheduler { policy: 99, scheduler: scheduler() },
             "set scheduler policy 99: EINVAL",
+        ),
+        (
+            NONE,
+            Op::Limit { name: Str(c"RLIMIT_NOFILE"), resource: Resource::Nofile, soft: 2, hard: 1 },
+            "set limit RLIMIT_NOFILE to 2:1: EINVAL",
         ),
         (NONE, Op::IoPriority { value: 7 << 13 }, "set I/O priority 57344: EINVAL"),
         (NONE, Op::Affinity { list: Str(c"900"), mask: &[0] }, r#"set CPU affinity "900": EINVAL"#),

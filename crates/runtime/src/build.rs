@@ -305,6 +305,7 @@ pub(crate) fn build<'p>(
         rootfs: bundle.rootfs(),
         bundle: bundle.dir.clone(),
         cgroup_entries: cgroup.entries(),
+        enters_cgroup: cgroup.is_entered_by_clone(),
         shared: create.shared.clone(),
         ..Settings::default()
     };

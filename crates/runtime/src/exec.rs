@@ -125,6 +125,7 @@ pub fn exec(rt: &Runtime, exec: &Exec) -> Result<Ended> {
         bundle: container.record.bundle.clone(),
         filter: build::filter(&spec)?,
         cgroup_entries: cgroup.entries(),
+        enters_cgroup: cgroup.is_entered_by_clone(),
         home: build::home(&container.record.rootfs, &process)?,
         ..Settings::default()
     };

@@ -3,9 +3,10 @@
 use std::fs;
 use std::io::ErrorKind;
 
+use accord_container::limits::resource;
 use accord_outcome::{Failure, Result};
 use oci_spec::runtime::{PosixRlimit, PosixRlimitType, Process};
-use rustix::process::{Pid, Resource, Rlimit, prlimit};
+use rustix::process::{Pid, Rlimit, prlimit};
 
 /// Every limit that a configuration can name.
 pub(crate) const ALL: [PosixRlimitType; 16] = [
@@ -26,28 +27,6 @@ pub(crate) const ALL: [PosixRlimitType; 16] = [
     PosixRlimitType::RlimitRtprio,
     PosixRlimitType::RlimitRttime,
 ];
-
-/// The kernel's number of a limit.
-pub(crate) fn resource(kind: PosixRlimitType) -> Resource {
-    match kind {
-        PosixRlimitType::RlimitCpu => Resource::Cpu,
-        PosixRlimitType::RlimitFsize => Resource::Fsize,
-        PosixRlimitType::RlimitData => Resource::Data,
-        PosixRlimitType::RlimitStack => Resource::Stack,
-        PosixRlimitType::RlimitCore => Resource::Core,
-        PosixRlimitType::RlimitRss => Resource::Rss,
-        PosixRlimitType::RlimitNproc => Resource::Nproc,
-        PosixRlimitType::RlimitNofile => Resource::Nofile,
-        PosixRlimitType::RlimitMemlock => Resource::Memlock,
-        PosixRlimitType::RlimitAs => Resource::As,
-        PosixRlimitType::RlimitLocks => Resource::Locks,
-        PosixRlimitType::RlimitSigpending => Resource::Sigpending,
-        PosixRlimitType::RlimitMsgqueue => Resource::Msgqueue,
-        PosixRlimitType::RlimitNice => Resource::Nice,
-        PosixRlimitType::RlimitRtprio => Resource::Rtprio,
-        PosixRlimitType::RlimitRttime => Resource::Rttime,
-    }
-}
 
 /// Sets the limits of a process (`prlimit(2)`).
 ///

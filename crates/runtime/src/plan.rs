@@ -44,6 +44,7 @@ pub fn plan(rt: &Runtime, bundle: &Path, format: Format) -> Result<String> {
         rootfs: bundle.rootfs(),
         bundle: bundle.dir.clone(),
         cgroup_entries: cgroup.entries(),
+        enters_cgroup: cgroup.is_entered_by_clone(),
         ..Settings::default()
     };
     let arena = Bump::new();

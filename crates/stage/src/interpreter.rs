@@ -12,6 +12,7 @@ use accord_sys::{Errno, exec as sys_exec};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat, openat2};
 use rustix::net::{SocketFlags, accept_with};
+use rustix::process::{Resource, Rlimit, setrlimit};
 
 use crate::mounts::{self, At as _, Done, Fault};
 use crate::plan::{Attributes, Op, Plan, Request, Slot, Source, Spread, Str, Strings};
@@ -73,9 +74,9 @@ struct Stage<'a> {
     index: usize,
     /// The container's root, from `BindRoot` on.
     root: Option<OwnedFd>,
-    /// What masked paths are hidden behind.
     /// Where in it something was made last.
     last: Last<'a>,
+    /// What masked paths are hidden behind.
     covers: mounts::Covers,
     /// A procfs of our own.
     proc: Option<OwnedFd>,
@@ -91,8 +92,8 @@ impl<'a> Stage<'a> {
             start,
             index,
             root: None,
-            covers: mounts::Covers::default(),
             last: Last::default(),
+            covers: mounts::Covers::default(),
             proc: None,
             started: None,
             program: None,
@@ -166,14 +167,13 @@ impl<'a> Stage<'a> {
         self.root.as_ref().map(AsFd::as_fd).ok_or(Fault::from(Errno::BADF))
     }
 
-    fn dispatch(&mut self, op: &Op<'a>) -> Done {
     /// The root, and where something was made in it last.
     fn place(&mut self) -> Done<(BorrowedFd<'_>, &mut Last<'a>)> {
         let root = self.root.as_ref().map(AsFd::as_fd).ok_or(Fault::from(Errno::BADF))?;
         Ok((root, &mut self.last))
     }
 
-        match *op {
+    fn dispatch(&mut self, op: &Op<'a>) -> Done {
         let makes = matches!(
             op,
             Op::Mount { .. }
@@ -186,10 +186,12 @@ impl<'a> Stage<'a> {
             // It may put something else in its place.
             self.last.forget();
         }
+        match *op {
             Op::Ask { request } => self.ask(request),
             Op::Join { namespace, fd, .. } => Ok(setns(self.fd(fd)?, namespace.0)?),
             Op::JoinProcess { pidfd, namespaces } => Ok(setns(self.fd(pidfd)?, namespaces.0)?),
             Op::EnterCgroup { fd, .. } => Ok(rustix::io::write(self.fd(fd)?, b"0").map(drop)?),
+            Op::Limit { resource, soft, hard, .. } => Ok(set_limit(resource, soft, hard)?),
             Op::Unshare { namespaces } => Ok(unshare(namespaces.0)?),
             Op::TimeOffsets { offsets } => write_file(CWD, c"/proc/self/timens_offsets", offsets.0),
             Op::RootIds => {
@@ -446,6 +448,12 @@ impl<'a> Stage<'a> {
         self.started = Some(connection);
         Ok(())
     }
+}
+
+fn set_limit(resource: Resource, soft: u64, hard: u64) -> accord_sys::Result<()> {
+    // RLIM_INFINITY.
+    let value = |value: u64| (value != u64::MAX).then_some(value);
+    setrlimit(resource, Rlimit { current: value(soft), maximum: value(hard) })
 }
 
 const DIRECTORY: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);

@@ -5,6 +5,7 @@ use core::fmt::{self, Debug, Display, Formatter};
 
 use accord_sys::exec::CStrArray;
 use accord_sys::security::{Instruction, Scheduler};
+use rustix::process::Resource;
 use serde::{Serialize, Serializer};
 
 /// A C string that is shown as text.
@@ -268,8 +269,8 @@ pub enum DeviceKind {
 pub enum Request {
     /// Write `uid_map` and `gid_map`: only a process outside may.
     IdMaps = 1,
-    /// Put me into my cgroups, set my limits and OOM score: inside a user
-    /// namespace a hard limit cannot be raised.
+    /// Put me into my cgroups, set my limits and OOM score: what I cannot do myself, as
+    /// inside a user namespace a hard limit cannot be raised.
     Setup = 2,
     /// My namespaces exist: run the prestart and createRuntime hooks.
     Hooks = 3,
@@ -403,6 +404,18 @@ pub enum Op<'a> {
         path: Str<'a>,
         /// The open file.
         fd: Slot,
+    },
+    /// Set a limit of this process: outside of a user namespace it may as much as its parent.
+    Limit {
+        /// Its name.
+        name: Str<'a>,
+        /// Its number.
+        #[serde(skip)]
+        resource: Resource,
+        /// The limit.
+        soft: u64,
+        /// What it may be raised to.
+        hard: u64,
     },
     /// Make new namespaces.
     Unshare {

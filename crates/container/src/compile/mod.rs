@@ -21,6 +21,8 @@ use accord_stage::{Namespaces, Op, Plan, Request, Slot};
 use accord_sys::security::Instruction;
 use oci_spec::runtime::{LinuxIdMapping, Process, Spec};
 
+use crate::limits;
+
 pub use identity::home_of;
 pub use monitor::{MACHINE, Monitor, SHARED, TREE, TUN, compile_monitor, compile_proxy};
 pub use pad::Pad;
@@ -100,6 +102,8 @@ pub struct Settings {
     pub filter: Option<(Vec<Instruction>, u32)>,
     /// The `tasks` files of the v1 cgroups.
     pub cgroup_entries: Vec<PathBuf>,
+    /// The process enters its cgroup by itself, or is born in it: nobody must put it there.
+    pub enters_cgroup: bool,
     /// The home directory, if the environment names none.
     pub home: Option<String>,
     /// In the guest of a microVM: where the sources of bind mounts are, each by
@@ -180,7 +184,7 @@ pub fn compile<'a>(
     let bootstrap = compiler.bootstrap(&layout)?;
     compiler.enter_cgroups()?;
     compiler.enter(&layout)?;
-    compiler.push(Op::Ask { request: Request::Setup });
+    compiler.set_up(process, layout.has(Namespaces::USER))?;
     if layout.new.contains(Namespaces::CGROUP) {
         compiler.push(Op::Unshare { namespaces: Namespaces::CGROUP });
     }
@@ -228,7 +232,7 @@ pub fn compile_exec<'a>(
     let initial = affinity.and_then(|affinity| affinity.initial().as_deref());
     compiler.affinity(initial, "/process/execCPUAffinity/initial")?;
     compiler.enter_cgroups()?;
-    compiler.push(Op::Ask { request: Request::Setup });
+    compiler.set_up(process, all.contains(Namespaces::USER))?;
     let last = affinity.and_then(|affinity| affinity.cpu_affinity_final().as_deref());
     compiler.affinity(last, "/process/execCPUAffinity/final")?;
     if all.contains(Namespaces::USER) {
@@ -262,6 +266,23 @@ impl<'a, 's> Compiler<'a, 's> {
             let fd = self.need(Need::CgroupEntry(entry.clone()))?;
             let path = self.pad.text(bytes(entry))?;
             self.push(Op::EnterCgroup { path, fd });
+        }
+        Ok(())
+    }
+
+    /// The limits: set by the process itself, which spares the way to its parent and back. The
+    /// parent is asked where it may more, as from outside of a user namespace, or has more to do.
+    fn set_up(&mut self, process: &Process, in_user_namespace: bool) -> Result<()> {
+        // The score is set through /proc, which may be the container's here.
+        let alone = self.settings.enters_cgroup && process.oom_score_adj().is_none();
+        if in_user_namespace || !alone {
+            self.push(Op::Ask { request: Request::Setup });
+            return Ok(());
+        }
+        for limit in process.rlimits().iter().flatten() {
+            let name = self.pad.text(limit.typ().to_string())?;
+            let resource = limits::resource(limit.typ());
+            self.push(Op::Limit { name, resource, soft: limit.soft(), hard: limit.hard() });
         }
         Ok(())
     }

@@ -9,6 +9,7 @@ use std::path::PathBuf;
 
 use accord_bundle::Bundle;
 use accord_channel::codec::MAX_FRAME;
+use accord_container::limits::resource;
 use accord_outcome::{Failure, ProgramError, Result};
 use oci_spec::runtime::{
     HooksBuilder, LinuxNamespaceType, LinuxResources, PosixRlimit, PosixRlimitBuilder,
@@ -18,7 +19,7 @@ use rustix::io::Errno;
 use rustix::process::getrlimit;
 
 use crate::facts::is_unprivileged;
-use crate::limits::{ALL, resource};
+use crate::limits::ALL;
 
 /// The container's cgroup in the guest.
 const CGROUP: &str = "/accord";
