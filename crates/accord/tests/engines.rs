@@ -5,10 +5,12 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use accord_conform::classify::{docker_daemon, podman_exec, podman_run};
+use accord_conform::classify::{
+    Gone, containerd_delete, containerd_kill, docker_daemon, podman_exec, podman_run,
+};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -29,6 +31,37 @@ const TEXTS: &[&str] = &[
     r#"container "x" does not exist"#,
 ];
 
+/// A runtime that is Accord but for this verb, which fails with this text.
+fn failing_runtime(dir: &Path, verb: &str, text: &str) -> String {
+    let record = serde_json::json!({
+        "level": "error", "msg": text, "time": "2026-01-01T00:00:00Z",
+    });
+    fs::write(dir.join("record"), format!("{record}\n")).unwrap();
+    fs::write(dir.join("text"), format!("{text}\n")).unwrap();
+    let path = dir.join("runtime");
+    let script = format!(
+        "#!/bin/sh\ndir={}\nlog=/dev/null\nfor word; do\n\
+         case $last in --log) log=$word ;; esac\ncase $word in --log=*) log=${{word#--log=}} ;; esac\n\
+         last=$word\ncase $word in {verb}) fails=1 ;; esac\ndone\n\
+         [ -n \"$fails\" ] || exec {ACCORD} \"$@\"\n\
+         cat \"$dir/record\" >>\"$log\"\ncat \"$dir/text\" >&2\nexit 255\n",
+        dir.display()
+    );
+    // Written aside: a script that is still open for writing cannot be executed.
+    fs::write(path.with_extension("new"), script).unwrap();
+    fs::set_permissions(path.with_extension("new"), PermissionsExt::from_mode(0o755)).unwrap();
+    fs::rename(path.with_extension("new"), &path).unwrap();
+    path.to_str().unwrap().to_owned()
+}
+
+/// A root filesystem with busybox.
+fn make_rootfs(dir: &Path) {
+    for name in ["bin", "proc", "dev", "sys", "etc", "tmp", "run"] {
+        fs::create_dir_all(dir.join("rootfs").join(name)).unwrap();
+    }
+    fs::copy("/bin/busybox", dir.join("rootfs/bin/busybox")).unwrap();
+}
+
 /// A store of podman's own, a root filesystem, and a runtime whose `create` or `exec` fails.
 struct Podman {
     dir: TempDir,
@@ -42,10 +75,7 @@ impl Podman {
             () if !Path::new("/bin/busybox").exists() => "/bin/busybox is missing",
             () => {
                 let dir = TempDir::new().unwrap();
-                for name in ["bin", "proc", "dev", "sys", "etc", "tmp", "run"] {
-                    fs::create_dir_all(dir.path().join("rootfs").join(name)).unwrap();
-                }
-                fs::copy("/bin/busybox", dir.path().join("rootfs/bin/busybox")).unwrap();
+                make_rootfs(dir.path());
                 return Some(Self { dir });
             }
         };
@@ -53,27 +83,8 @@ impl Podman {
         None
     }
 
-    /// A runtime that is Accord but for this verb, which fails with this text.
     fn runtime(&self, verb: &str, text: &str) -> String {
-        let record = serde_json::json!({
-            "level": "error", "msg": text, "time": "2026-01-01T00:00:00Z",
-        });
-        fs::write(self.dir.path().join("record"), format!("{record}\n")).unwrap();
-        fs::write(self.dir.path().join("text"), format!("{text}\n")).unwrap();
-        let path = self.dir.path().join("runtime");
-        let script = format!(
-            "#!/bin/sh\ndir={}\nlog=/dev/null\nfor word; do\n\
-             case $last in --log) log=$word ;; esac\ncase $word in --log=*) log=${{word#--log=}} ;; esac\n\
-             last=$word\ncase $word in {verb}) fails=1 ;; esac\ndone\n\
-             [ -n \"$fails\" ] || exec {ACCORD} \"$@\"\n\
-             cat \"$dir/record\" >>\"$log\"\ncat \"$dir/text\" >&2\nexit 255\n",
-            self.dir.path().display()
-        );
-        // Written aside: a script that is still open for writing cannot be executed.
-        fs::write(path.with_extension("new"), script).unwrap();
-        fs::set_permissions(path.with_extension("new"), PermissionsExt::from_mode(0o755)).unwrap();
-        fs::rename(path.with_extension("new"), &path).unwrap();
-        path.to_str().unwrap().to_owned()
+        failing_runtime(self.dir.path(), verb, text)
     }
 
     /// The parent of its containers' cgroups, in place of one that stays for ever.
@@ -156,6 +167,140 @@ fn podman_makes_of_a_text_what_the_classifier_says() {
         podman.runtime("exec", text);
         let (code, stderr) = podman.call(&runtime, &["exec", "c", "/x"]);
         assert_eq!(code, podman_exec(255, text), "exec: {text}: {stderr}");
+    }
+}
+
+/// A containerd in namespaces of its own, which end with it.
+struct Containerd {
+    dir: TempDir,
+    process: Child,
+}
+
+impl Containerd {
+    fn new() -> Self {
+        let dir = TempDir::new().unwrap();
+        make_rootfs(dir.path());
+        let path = |name: &str| format!("{:?}", dir.path().join(name));
+        let config = format!(
+            "version = 2\nroot = {}\nstate = {}\ndisabled_plugins = [\"io.containerd.grpc.v1.cri\"]\n\
+             [grpc]\naddress = {}\n",
+            path("root"),
+            path("state"),
+            path("socket")
+        );
+        fs::write(dir.path().join("config.toml"), config).unwrap();
+        let log = fs::File::create(dir.path().join("log")).unwrap();
+        let process = Command::new("unshare")
+            .args(["--mount", "--mount-proc", "--pid", "--kill-child", "sh", "-c"])
+            // The sockets of its shims are there, whatever it is told.
+            .arg("mount -t tmpfs none /run && exec containerd --config config.toml")
+            .current_dir(dir.path())
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().unwrap())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        let containerd = Self { dir, process };
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while !containerd.ctr(&["version"]).status.success() {
+            let log = || fs::read_to_string(containerd.dir.path().join("log"));
+            assert!(Instant::now() < deadline, "{:?}", log());
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        containerd
+    }
+
+    fn ctr(&self, args: &[&str]) -> Output {
+        let mut command = Command::new("timeout");
+        command.args(["20", "ctr", "--namespace", "accord", "--address"]);
+        command.arg(self.dir.path().join("socket")).args(args).output().unwrap()
+    }
+
+    fn cgroup() -> String {
+        format!("/accord-test-containerd-{}", std::process::id())
+    }
+
+    /// A container in the background, under a runtime of which this verb is going to fail.
+    fn run(&self, name: &str, verb: &str, command: &[&str]) {
+        let runtime = failing_runtime(self.dir.path(), verb, "");
+        let rootfs = self.dir.path().join("rootfs");
+        let cgroup = format!("{}/{name}", Self::cgroup());
+        let mut args = vec!["run", "--detach", "--null-io", "--cgroup", &cgroup];
+        args.extend(["--runtime", "io.containerd.runc.v2", "--runc-binary", &runtime]);
+        args.extend(["--rootfs", rootfs.to_str().unwrap(), name, "/bin/busybox"]);
+        args.extend(command);
+        let output = self.ctr(&args);
+        assert!(output.status.success(), "{output:?}");
+    }
+
+    /// The state of a task, if there is such a task.
+    fn state(&self, name: &str) -> Option<String> {
+        let tasks = String::from_utf8(self.ctr(&["task", "list"]).stdout).unwrap();
+        let mut lines = tasks.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+        lines.find(|words| words.first() == Some(&name)).map(|words| words[2].to_owned())
+    }
+}
+
+impl Drop for Containerd {
+    fn drop(&mut self) {
+        self.process.kill().unwrap();
+        self.process.wait().unwrap();
+        for path in accord_conform::leftovers::cgroups(Some(&Self::cgroup())) {
+            accord_conform::leftovers::remove_cgroup(&path);
+        }
+    }
+}
+
+/// What `kill` and `delete` say of a container, in the words of several runtimes.
+const GONE: [&str; 9] = [
+    "container not running",
+    "os: process already finished",
+    "kill: No such process",
+    "no such process",
+    r#"container "x" does not exist"#,
+    "container does not exist",
+    "invalid process",
+    "Container Not Running",
+    "EPERM",
+];
+
+#[test]
+fn containerd_makes_of_a_failed_kill_and_delete_what_the_classifier_says() {
+    let test = "containerd_makes_of_a_failed_kill_and_delete_what_the_classifier_says";
+    if is_missing(test, &["containerd", "ctr", "unshare"]) {
+        return;
+    }
+    let containerd = Containerd::new();
+    containerd.run("lives", "kill", &["sleep", "1000"]);
+    for text in GONE {
+        failing_runtime(containerd.dir.path(), "kill", text);
+        let output = containerd.ctr(&["task", "kill", "--signal", "KILL", "lives"]);
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        let told = [
+            ("ctr: process already finished: not found", Gone::Ended),
+            ("ctr: no such container: not found", Gone::NoContainer),
+            ("ctr: unknown error after kill: ", Gone::Unknown),
+        ];
+        let told = told.iter().find(|(words, _)| stderr.starts_with(words)).map(|(_, gone)| *gone);
+        assert_eq!(told, Some(containerd_kill(text)), "{text}: {stderr}");
+        assert_eq!(output.status.code(), Some(1));
+    }
+    for (number, text) in GONE.iter().enumerate() {
+        let name = format!("ended-{number}");
+        containerd.run(&name, "delete", &["true"]);
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while containerd.state(&name).unwrap() != "STOPPED" {
+            assert!(Instant::now() < deadline, "{name} does not end");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        failing_runtime(containerd.dir.path(), "delete", text);
+        let output = containerd.ctr(&["task", "delete", &name]);
+        let (code, is_there) = match containerd_delete(text) {
+            Gone::NoContainer => (0, false),
+            Gone::Ended | Gone::Unknown => (1, true),
+        };
+        let told = (output.status.code(), containerd.state(&name).is_some());
+        assert_eq!(told, (Some(code), is_there), "{text}: {output:?}");
     }
 }
 

@@ -103,7 +103,7 @@ fn docker_daemon_text(text: &str) -> String {
 }
 
 /// What a failed `kill` or `delete` says about the container.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Gone {
     /// The process has ended: the engine goes on with the clean-up.
@@ -111,10 +111,11 @@ pub enum Gone {
     /// The runtime does not know the container: likewise.
     NoContainer,
     /// Something else: the engine's stop fails, or goes on trying.
+    #[default]
     Unknown,
 }
 
-/// containerd's shim, after `kill` and `delete`.
+/// containerd's shim, after `kill`.
 pub fn containerd_kill(text: &str) -> Gone {
     if text.contains("os: process already finished")
         || text.contains("container not running")
@@ -128,14 +129,45 @@ pub fn containerd_kill(text: &str) -> Gone {
     }
 }
 
+/// containerd's shim, after `delete`: a task that has ended is no reason for it to fail.
+pub fn containerd_delete(text: &str) -> Gone {
+    if text.contains("does not exist") { Gone::NoContainer } else { Gone::Unknown }
+}
+
 /// CRI-O, after `kill`.
 pub fn crio_kill(text: &str) -> Gone {
     let words = ["no such process", "container not running", "invalid process"];
     if words.iter().any(|word| text.contains(word)) { Gone::Ended } else { Gone::Unknown }
 }
 
+/// How much of a runtime's standard error conmon reads.
+const CONMON_READS: usize = 8191;
+
+/// What conmon hands to CRI-O, and to podman, of a `create` or `exec` that failed: no code, but
+/// the first of the runtime's standard error. Without a word of it, nothing.
+pub fn conmon_message(stderr: &str) -> Option<String> {
+    let bytes = stderr.as_bytes();
+    let head = bytes.get(..CONMON_READS).unwrap_or(bytes);
+    (!head.is_empty()).then(|| String::from_utf8_lossy(head).into_owned())
+}
+
+/// What CRI-O answers to whoever wanted the container that `create` has not made.
+pub fn crio_create(stderr: &str) -> String {
+    match conmon_message(stderr) {
+        Some(message) => format!("container create failed: {message}"),
+        None => "error reading container (probably exited) json message: EOF".to_owned(),
+    }
+}
+
+/// The exit code that CRI-O's `Exec` passes on when the runtime's `exec` failed with `code`.
+/// (Its `ExecSync` answers with an error that holds [`conmon_message`].)
+pub fn crio_exec(code: u8) -> u8 {
+    code
+}
+
 /// What each consumer makes of one failure.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Classes {
     /// `podman run`.
     pub podman_run: u8,
@@ -145,8 +177,12 @@ pub struct Classes {
     pub docker_daemon: u8,
     /// `docker run`.
     pub docker_client: u8,
-    /// containerd, after `kill` and `delete`.
+    /// containerd, after `kill`.
     pub containerd_kill: Gone,
+    /// containerd, after `delete`.
+    pub containerd_delete: Gone,
+    /// A streamed `exec` of CRI-O's.
+    pub crio_exec: u8,
     /// CRI-O, after `kill`.
     pub crio_kill: Gone,
 }
@@ -159,6 +195,8 @@ pub fn classes(code: u8, text: &str) -> Classes {
         docker_daemon: docker_daemon(text),
         docker_client: docker_client(text),
         containerd_kill: containerd_kill(text),
+        containerd_delete: containerd_delete(text),
+        crio_exec: crio_exec(code),
         crio_kill: crio_kill(text),
     }
 }
@@ -210,11 +248,20 @@ mod tests {
 
     #[test]
     fn a_failed_kill_tells_what_is_left() {
-        let kill = |text| (containerd_kill(text), crio_kill(text));
-        assert_eq!(kill("container not running"), (Gone::Ended, Gone::Ended));
-        assert_eq!(kill("kill: No such process"), (Gone::Ended, Gone::Unknown));
-        assert_eq!(kill("invalid process"), (Gone::Unknown, Gone::Ended));
-        assert_eq!(kill(r#"container "x" does not exist"#), (Gone::NoContainer, Gone::Unknown));
-        assert_eq!(kill("EPERM"), (Gone::Unknown, Gone::Unknown));
+        use Gone::{Ended, NoContainer, Unknown};
+        let told = |text| (containerd_kill(text), containerd_delete(text), crio_kill(text));
+        assert_eq!(told("container not running"), (Ended, Unknown, Ended));
+        assert_eq!(told("kill: No such process"), (Ended, Unknown, Unknown));
+        assert_eq!(told("invalid process"), (Unknown, Unknown, Ended));
+        assert_eq!(told(r#"container "x" does not exist"#), (NoContainer, NoContainer, Unknown));
+        assert_eq!(told("EPERM"), (Unknown, Unknown, Unknown));
+    }
+
+    #[test]
+    fn cri_o_is_told_what_conmon_reads() {
+        assert_eq!(crio_create("x: EPERM\n"), "container create failed: x: EPERM\n");
+        assert_eq!(crio_create(""), "error reading container (probably exited) json message: EOF");
+        let long = "x".repeat(10_000);
+        assert_eq!(conmon_message(&long).map(|message| message.len()), Some(8191));
     }
 }

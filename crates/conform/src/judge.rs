@@ -351,11 +351,16 @@ impl Judge {
 
     fn classes(&mut self, expect: &Expect, class: Class, call: &Call, text: &str) {
         let Some(got) = call.classes else { return };
-        if let Some(gone) = expect.gone
-            && got.containerd_kill != gone
-        {
-            let got = format!("containerd: {:?}", got.containerd_kill);
-            self.find(Check::Class, format!("containerd: {gone:?}"), got);
+        let told = match call.verb() {
+            "delete" => got.containerd_delete,
+            _ => got.containerd_kill,
+        };
+        if let Some(gone) = expect.gone.filter(|gone| *gone != told) {
+            self.find(
+                Check::Class,
+                format!("containerd: {gone:?}"),
+                format!("containerd: {told:?}"),
+            );
         }
         // Nobody looks for a missing command in the words of the other verbs.
         if !matches!(call.verb(), "run" | "create" | "start" | "exec") {

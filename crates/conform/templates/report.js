@@ -77,7 +77,8 @@ function shownCall(call) {
     parts.push(element('p', {className: 'dim'}, 'what engines make of it'));
     const title = {
       podman_run: 'podman run', podman_exec: 'podman exec', docker_daemon: 'docker daemon',
-      docker_client: 'docker run', containerd_kill: 'containerd kill, delete', crio_kill: 'CRI-O kill',
+      docker_client: 'docker run', containerd_kill: 'containerd kill', containerd_delete: 'containerd delete',
+      crio_exec: 'CRI-O exec', crio_kill: 'CRI-O kill',
     };
     const lines = Object.entries(call.classes).map(([who, what]) => [title[who] ?? who, what]);
     parts.push(table(['engine', 'takes it for'], lines));
