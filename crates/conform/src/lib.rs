@@ -4,6 +4,7 @@
 //! a [`worker`] makes a [`bundle`], runs the runtime as an engine would and
 //! notes what it sees ([`observe`]); [`judge`] compares that with the contract.
 
+pub mod apart;
 pub mod baseline;
 pub mod bundle;
 pub mod case;
@@ -29,3 +30,4 @@ pub mod session;
 pub mod suite;
 pub mod table;
 pub mod worker;
+pub mod workplace;

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::io::{BufRead, BufReader, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
@@ -12,12 +12,12 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use crate::case::{Case, Form, Tag};
 use crate::judge::{judge, judge_engine};
-use crate::leftovers::{cgroups, remove_cgroup};
 use crate::observe::Observed;
 use crate::result::{Cell, Verdict};
 use crate::runtime::{Mode, Runtime};
 use crate::worker::{Answer, Hello, Order};
-use crate::{bundle, engine};
+use crate::workplace::Workplace;
+use crate::{apart, bundle, engine};
 
 /// What to run, and how.
 #[derive(Debug)]
@@ -149,9 +149,9 @@ fn perform(
             let (sender, queue) = (sender.clone(), &queue);
             let hello = Hello {
                 runtime: runtime.clone(),
-                work: work.path.clone(),
+                work: work.place.path.clone(),
                 worker,
-                cgroup: work.cgroup.clone(),
+                cgroup: work.place.cgroup.clone(),
                 rootless: work.rootless,
                 patience: plan.patience,
             };
@@ -202,7 +202,8 @@ fn drive<'a>(
                     // The worker is lost: the case brought it down. Another one goes on.
                     let broken = Some(format!("the worker is lost: {failure}"));
                     runs.push(Observed { broken, ..Observed::default() });
-                    std::mem::replace(&mut link, Link::start(hello)?).end();
+                    link.lose();
+                    link = Link::start(hello)?;
                 }
             }
         }
@@ -247,14 +248,15 @@ impl Link {
     fn start(hello: &Hello) -> Result<Self, Failure> {
         use std::os::unix::process::CommandExt;
         let failed = |error: &std::io::Error| Failure::io("start worker", "", error);
-        let mut child = Command::new("/proc/self/exe")
-            .args(["conform", "--worker"])
-            // Ctrl-C is for the suite: the worker ends its case, cleans up, and finds the line cut.
-            .process_group(0)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .map_err(|error| failed(&error))?;
+        let mut command = Command::new("/proc/self/exe");
+        // Ctrl-C is for the suite: the worker ends its case, cleans up, and finds the line cut.
+        command.args(["conform", "--worker"]).process_group(0);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let child = match hello.is_apart() {
+            true => apart::spawn(&mut command),
+            false => command.spawn(),
+        };
+        let mut child = child.map_err(|error| failed(&error))?;
         let (Some(input), Some(output)) = (child.stdin.take(), child.stdout.take()) else {
             return Err(Failure::plain("a worker without streams"));
         };
@@ -287,6 +289,12 @@ impl Link {
 }
 
 impl Link {
+    /// Ends a worker that is not to be trusted any more.
+    fn lose(&mut self) {
+        let _gone = self.child.kill();
+        let _ended = self.child.wait();
+    }
+
     /// Cuts the line and waits until the worker has gone.
     fn end(self) {
         let Self { mut child, input, output } = self;
@@ -295,34 +303,24 @@ impl Link {
     }
 }
 
-/// The directory and the cgroup of a run; both go away with it.
+/// Where a run has its things, and whose they are.
 struct Work {
-    path: PathBuf,
-    cgroup: Option<String>,
+    place: Workplace,
     rootless: Option<(u32, u32)>,
 }
 
 impl Work {
     fn make() -> Result<Self, Failure> {
         let name = format!("accord-conform-{}", std::process::id());
-        let path = std::env::temp_dir().join(&name);
-        let failed = |error: &std::io::Error| Failure::io("make directory", "", error);
-        std::fs::create_dir(&path).map_err(|error| failed(&error))?;
-        bundle::write_probe(&path.join("probe")).map_err(|error| failed(&error))?;
         let uid = rustix::process::geteuid();
         let (rootless, cgroup) = match uid.is_root() {
             true => (None, Some(format!("/{name}"))),
             false => (Some((uid.as_raw(), rustix::process::getegid().as_raw())), None),
         };
-        Ok(Self { path, cgroup, rootless })
-    }
-}
-
-impl Drop for Work {
-    fn drop(&mut self) {
-        for path in cgroups(self.cgroup.as_deref()) {
-            remove_cgroup(&path);
-        }
-        let _still_there = std::fs::remove_dir_all(&self.path);
+        let path = std::env::temp_dir().join(&name);
+        let failed = |error: &std::io::Error| Failure::io("make directory", "", error);
+        let place = Workplace::make(path, cgroup).map_err(|error| failed(&error))?;
+        bundle::write_probe(&place.path.join("probe")).map_err(|error| failed(&error))?;
+        Ok(Self { place, rootless })
     }
 }

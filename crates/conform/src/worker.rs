@@ -2,7 +2,8 @@
 //!
 //! It is the subreaper of everything that a case starts and has a private mount
 //! namespace, so that processes and mounts that are left over are surely the
-//! case's own. Orders come as JSON lines on standard input, answers go as JSON
+//! case's own; as root it has a pid namespace, too, so that nothing outlives it if
+//! it is killed. Orders come as JSON lines on standard input, answers go as JSON
 //! lines to standard output, the first of them when it is ready: `null`, or why
 //! it is not. At the end of the input it goes away.
 
@@ -11,15 +12,18 @@ use std::path::PathBuf;
 
 use accord_outcome::Failure;
 use rustix::mount::{MountPropagationFlags, UnmountFlags, mount_change, unmount};
+use rustix::thread::UnshareFlags;
 use serde::{Deserialize, Serialize};
 
-use crate::case::Form;
+use crate::apart;
+use crate::case::{Case, Form};
 use crate::engine::{self, Host};
 use crate::leftovers::hierarchies;
 use crate::observe::Observed;
 use crate::runtime::Runtime;
 use crate::session::{self, Context};
 use crate::table;
+use crate::workplace::Workplace;
 
 /// The first line: what all orders share.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -36,6 +40,13 @@ pub struct Hello {
     pub rootless: Option<(u32, u32)>,
     /// What deadlines are multiplied by.
     pub patience: u32,
+}
+
+impl Hello {
+    /// Whether the worker has a pid namespace: systemd could not tell whom it is asked to adopt.
+    pub fn is_apart(&self) -> bool {
+        self.rootless.is_none() && !self.runtime.is_by_systemd()
+    }
 }
 
 /// Run this.
@@ -60,11 +71,12 @@ pub struct Answer {
 pub fn work() -> Result<(), Failure> {
     let mut lines = std::io::stdin().lock().lines();
     let mut next = move || -> Option<String> { lines.next()?.ok() };
-    let broken = |error: serde_json::Error| Failure::text("read order", "", error.to_string());
     let Some(first) = next() else { return Ok(()) };
     let hello: Hello = serde_json::from_str(&first).map_err(broken)?;
     let cases = table::cases().map_err(|e| Failure::text("read cases", "", e.to_string()))?;
     isolate(&hello)?;
+    let _place = Workplace::enter(&hello.work, hello.cgroup.clone())
+        .map_err(|error| Failure::io("enter", hello.work.display().to_string(), &error))?;
     let context = Context {
         runtime: hello.runtime,
         work: hello.work,
@@ -74,14 +86,23 @@ pub fn work() -> Result<(), Failure> {
         patience: hello.patience,
     };
     let engine = context.runtime.engine.map(|engine| Host::start(engine, &context));
-    let mut output = std::io::stdout().lock();
-    let mut say = |message: Vec<u8>| {
-        let written = output.write_all(&[&*message, b"\n"].concat()).and_then(|()| output.flush());
-        written.map_err(|error| Failure::io("answer", "", &error))
-    };
     let fault = engine.as_ref().and_then(|engine| engine.as_ref().err());
-    say(serde_json::to_vec(&fault.map(Failure::to_string)).map_err(broken)?)?;
+    let heard = say(&fault.map(Failure::to_string));
     let engine = engine.transpose()?;
+    let result = heard.and_then(|()| serve(next, &context, engine.as_ref(), &cases));
+    if let Some(engine) = engine {
+        engine.end();
+    }
+    result
+}
+
+/// Answers orders until there are no more, or nobody hears.
+fn serve(
+    mut next: impl FnMut() -> Option<String>,
+    context: &Context,
+    engine: Option<&Host>,
+    cases: &[Case],
+) -> Result<(), Failure> {
     while let Some(line) = next() {
         let order: Order = serde_json::from_str(&line).map_err(broken)?;
         let case = cases.iter().find(|case| case.id == order.id);
@@ -91,17 +112,27 @@ pub fn work() -> Result<(), Failure> {
         for time in 0..times {
             // Numbers of repeated runs must not meet those of other orders.
             let number = order.number.saturating_mul(10_000).saturating_add(time);
-            runs.push(match &engine {
-                Some(engine) => engine::run(&context, engine, case, order.form, number),
-                None => session::run(&context, case, order.form, number),
+            runs.push(match engine {
+                Some(engine) => engine::run(context, engine, case, order.form, number),
+                None => session::run(context, case, order.form, number),
             });
         }
-        say(serde_json::to_vec(&Answer { runs }).map_err(broken)?)?;
-    }
-    if let Some(engine) = engine {
-        engine.end();
+        say(&Answer { runs })?;
     }
     Ok(())
+}
+
+fn say(message: &impl Serialize) -> Result<(), Failure> {
+    let mut line = serde_json::to_vec(message).map_err(broken)?;
+    line.push(b'\n');
+    let mut output = std::io::stdout().lock();
+    let written = output.write_all(&line).and_then(|()| output.flush());
+    written.map_err(|error| Failure::io("answer", "", &error))
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "it is what map_err calls")]
+fn broken(error: serde_json::Error) -> Failure {
+    Failure::text("read order", "", error.to_string())
 }
 
 fn isolate(hello: &Hello) -> Result<(), Failure> {
@@ -111,9 +142,11 @@ fn isolate(hello: &Hello) -> Result<(), Failure> {
     if hello.rootless.is_some() {
         return Ok(());
     }
-    unshare_mounts().map_err(errno("unshare mounts"))?;
+    let mounts = u64::from(UnshareFlags::NEWNS.bits());
+    accord_sys::process::unshare(mounts).map_err(errno("unshare mounts"))?;
     let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
     mount_change("/", private).map_err(errno("make mounts private"))?;
+    apart::show_processes().map_err(errno("show processes"))?;
     if hello.runtime.refuses_hybrid {
         let all = hierarchies();
         if all.iter().any(|hierarchy| !hierarchy.unified) {
@@ -124,14 +157,4 @@ fn isolate(hello: &Hello) -> Result<(), Failure> {
         }
     }
     Ok(())
-}
-
-fn unshare_mounts() -> rustix::io::Result<()> {
-    use rustix::thread::{UnshareFlags, unshare_unsafe};
-    // SAFETY: only sharing of descriptor tables between threads makes it unsafe, and this leaves
-    // them shared.
-    #[expect(unsafe_code, reason = "unshare of a mount namespace touches no descriptor table")]
-    unsafe {
-        unshare_unsafe(UnshareFlags::NEWNS)
-    }
 }

@@ -129,6 +129,8 @@ impl Host {
     pub fn start(engine: Engine, context: &Context) -> Result<Self, Failure> {
         let store = context.work.join(format!("engine-{}", context.worker));
         let failed = |error: &std::io::Error| Failure::io("start engine", engine.name(), error);
+        // That of a worker that is lost is no more than its remains.
+        let _was_none = std::fs::remove_dir_all(&store);
         std::fs::create_dir_all(&store).map_err(|error| failed(&error))?;
         let started = match engine {
             Engine::Podman => podman::start(context, store),

@@ -1,0 +1,31 @@
+//! A child that is the first process of a pid namespace: when it ends, however it does, the
+//! kernel kills everything that it has started.
+
+use std::fs::File;
+use std::os::fd::AsFd;
+use std::process::{Child, Command};
+
+use accord_sys::process::{setns, unshare};
+use rustix::mount::{MountFlags, mount};
+use rustix::thread::UnshareFlags;
+
+const PID: u64 = UnshareFlags::NEWPID.bits() as u64;
+
+/// Starts it.
+pub fn spawn(command: &mut Command) -> std::io::Result<Child> {
+    let own = File::open("/proc/self/ns/pid")?;
+    unshare(PID)?;
+    let child = command.spawn();
+    // This thread's later children are in its own namespace again.
+    setns(own.as_fd(), PID)?;
+    child
+}
+
+/// Shows the processes of the namespace in /proc, if this is the first of them. The mount
+/// namespace must be its own.
+pub fn show_processes() -> rustix::io::Result<()> {
+    if rustix::process::getpid().is_init() {
+        mount("proc", "/proc", "proc", MountFlags::empty(), None)?;
+    }
+    Ok(())
+}
