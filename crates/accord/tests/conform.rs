@@ -37,6 +37,18 @@ fn it_ends_with_2_when_it_could_not_run() {
     for args in [
         ["--nonsense"].as_slice(),
         &["--runtime", "no-such-runtime"],
+        &["--runtime", "/etc/passwd"],
+        &["--runtime", "/etc"],
+        &["--runtime", "=/bin/true"],
+        &["--runtime", "yes:=/bin/true"],
+        // It repeats its arguments for ever.
+        &["--runtime", "endless=/usr/bin/yes --", "--filter", "exit-0"],
+        &["--runtime", "/bin/true", "--filter", "exit-0", "--form", "verbs"],
+        &["--runtime", "/bin/true", "--filter", "exit-0", "--jobs", "0"],
+        &["--runtime", "/bin/true", "--filter", "exit-0", "--repeat", "0"],
+        &["--runtime", "/bin/true", "--format", "json="],
+        &["--runtime", "/bin/true", "--format", "json=/no/such/directory/report"],
+        &["--runtime", "/bin/true", "--format", "html=/tmp"],
         &["--runtime", "/bin/true", "--runtime", "/bin/true"],
         &["--filter", "no-such-case"],
         &["--explain", "no-such-case"],
@@ -51,6 +63,38 @@ fn it_ends_with_2_when_it_could_not_run() {
         assert_eq!(String::from_utf8(output.stderr).unwrap().lines().count(), 1, "{args:?}");
         assert!(output.stdout.is_empty(), "{args:?}");
     }
+}
+
+#[test]
+fn a_runtime_that_is_called_in_the_wrong_way_is_told_of() {
+    let directory = TempDir::new().unwrap();
+    let runtime = directory.path().join("picky");
+    fs::write(&runtime, "#!/bin/sh\necho 'usage: picky oci VERB' >&2\nexit 64\n").unwrap();
+    fs::set_permissions(&runtime, PermissionsExt::from_mode(0o755)).unwrap();
+    let told = |runtime: &str| {
+        let filter = ["--filter", "exit-0", "--filter", "exit-1", "--form", "run"];
+        let output = conform(&[&["--runtime", runtime], &filter[..]].concat());
+        assert_eq!(output.status.code(), Some(1));
+        String::from_utf8(output.stderr).unwrap()
+    };
+    assert_eq!(
+        told(runtime.to_str().unwrap()),
+        "accord: warning: picky does the same whatever is asked; does it need arguments? \
+         run: exit 64: usage: picky oci VERB\n"
+    );
+    assert_eq!(told("/bin/true"), "");
+}
+
+#[test]
+fn a_cell_of_verbs_says_what_each_of_them_must_come_to() {
+    let directory = TempDir::new().unwrap();
+    let json = format!("json={}", directory.path().join("report.json").display());
+    let filter = ["--filter", "unknown-exec", "--filter", "unknown-delete", "--form", "verbs"];
+    conform(&[&["--runtime", "/bin/true", "--format", &json], &filter[..]].concat());
+    let report = read(&directory.path().join("report.json"));
+    let told = |at: usize| (&report["cases"][at]["expected"], &report["cases"][at]["got"]);
+    assert_eq!(told(0), (&"delete: fails with 1".into(), &"delete: exit 0".into()));
+    assert_eq!(told(1), (&"exec: fails with 255".into(), &"exec: exit 0".into()));
 }
 
 #[test]

@@ -520,3 +520,15 @@ pub struct Step {
     #[serde(default)]
     pub expect: Expect,
 }
+
+impl Step {
+    /// The verb alone.
+    pub fn name(&self) -> &str {
+        self.verb.0.first().map_or("", String::as_str)
+    }
+
+    /// Whether an own failure has the code of `exec`.
+    pub fn is_exec(&self) -> bool {
+        self.name() == "exec"
+    }
+}

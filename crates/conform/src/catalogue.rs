@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::case::{Case, Form, Way};
 use crate::contract::Contract;
-use crate::result::expected;
+use crate::result::{expected, step_expected};
 
 const HEAD: Style = AnsiColor::Cyan.on_default().bold();
 const DIM: Style = Style::new().dimmed();
@@ -71,10 +71,7 @@ fn steps(case: &Case) -> String {
             Err(_) => "then the process ends".to_owned(),
         },
         (_, Some(time)) => format!("{} is killed after {time} µs", step.verb.0.join(" ")),
-        _ => {
-            let form = Form { way: Way::Verbs, tty: false };
-            format!("{}: {}", step.verb.0.join(" "), expected(&step.expect, form))
-        }
+        _ => format!("{}: {}", step.verb.0.join(" "), step_expected(step)),
     };
     case.manner.steps.iter().map(told).collect::<Vec<_>>().join("; ")
 }

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use accord_outcome::Failure;
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, value_parser};
 use indicatif::{ProgressBar, ProgressStyle};
 use wildmatch::WildMatch;
 
@@ -50,13 +50,13 @@ pub struct ConformArgs {
     #[arg(long)]
     stress: bool,
     /// Run each case so often
-    #[arg(long, default_value_t = 1, value_name = "N")]
+    #[arg(long, default_value_t = 1, value_name = "N", value_parser = value_parser!(u32).range(1..))]
     repeat: u32,
     /// Run so many cases at once [default: the CPUs]
-    #[arg(long, value_name = "N")]
-    jobs: Option<usize>,
+    #[arg(long, value_name = "N", value_parser = value_parser!(u16).range(1..))]
+    jobs: Option<u16>,
     /// Multiply every deadline by this [default: 1, with a microVM 6]
-    #[arg(long, value_name = "FACTOR")]
+    #[arg(long, value_name = "FACTOR", value_parser = value_parser!(u32).range(1..))]
     patience: Option<u32>,
     /// As an ordinary user: root becomes nobody
     #[arg(long)]
@@ -190,6 +190,7 @@ fn measure(args: &ConformArgs, cases: &[Case]) -> Result<u8, Failure> {
     }
     // A baseline that cannot be read is known before the work, not after it.
     let baseline = args.baseline.as_deref().map(Baseline::read).transpose()?;
+    args.formats.iter().try_for_each(Destination::check)?;
     let slow = runtimes.iter().any(|runtime| runtime.mode == Mode::Microvm);
     let plan = Plan {
         cases,
@@ -197,10 +198,14 @@ fn measure(args: &ConformArgs, cases: &[Case]) -> Result<u8, Failure> {
         forms: &args.forms,
         sample: args.sample,
         stress: args.stress,
-        repeat: args.repeat.max(1),
-        jobs: args.jobs.unwrap_or_else(cores).max(1),
-        patience: args.patience.unwrap_or(if slow { 6 } else { 1 }).max(1),
+        repeat: args.repeat,
+        jobs: args.jobs.map_or_else(cores, usize::from),
+        patience: args.patience.unwrap_or(if slow { 6 } else { 1 }),
     };
+    if suite::size(&plan) == 0 {
+        let forms = args.forms.iter().map(Form::to_string).collect::<Vec<_>>().join(" ");
+        return Err(Failure::text("choose forms", forms, "no case that fits has one"));
+    }
     let bar = progress(suite::size(&plan) * runtimes.len());
     let mut departures = 0;
     let cells = suite::run(&plan, |cell| {
@@ -212,6 +217,11 @@ fn measure(args: &ConformArgs, cases: &[Case]) -> Result<u8, Failure> {
     bar.finish_and_clear();
     let rootless = !rustix::process::geteuid().is_root();
     let mut report = Report::new(&runtimes, rootless, cells?);
+    for (runtime, call) in report.deaf() {
+        let words = call.stderr.lines().next().unwrap_or("no word");
+        let told = format!("{}: {}: {words}", call.verb(), call.ended);
+        log::warn!("{runtime} does the same whatever is asked; does it need arguments? {told}");
+    }
     conclude(&mut report, baseline.as_ref(), &args.formats)
 }
 

@@ -5,7 +5,7 @@ use std::fmt::Write;
 use serde::Deserialize;
 
 use crate::case::{Case, Form, Way};
-use crate::result::expected;
+use crate::result::{expected, step_expected};
 
 /// The contract in words.
 const TEXT: &str = include_str!("../cases/contract.toml");
@@ -131,10 +131,7 @@ fn steps(case: &Case) -> Result<String, serde_json::Error> {
             }
             (_, Some(_)) => format!("{verb} is killed"),
             _ => {
-                let mut told = format!(
-                    "{verb}: {}",
-                    expected(&step.expect, Form { way: Way::Verbs, tty: false })
-                );
+                let mut told = format!("{verb}: {}", step_expected(step));
                 if let Some(text) = &step.expect.text {
                     let _written = write!(told, ", {}", code(text)).is_ok();
                 }

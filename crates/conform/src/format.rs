@@ -12,6 +12,8 @@ use std::str::FromStr;
 
 use accord_outcome::Failure;
 use clap::ValueEnum;
+use rustix::fs::{Access, access};
+use rustix::io::Errno;
 
 use crate::report::Report;
 
@@ -46,6 +48,7 @@ impl FromStr for Destination {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let (name, file) = match text.split_once('=') {
+            Some((_, "")) => return Err("without a file after =".to_owned()),
             Some((name, file)) => (name, Some(PathBuf::from(file))),
             None => (text, None),
         };
@@ -73,6 +76,20 @@ impl Format {
 }
 
 impl Destination {
+    /// Fails where the report could not be written: better before the work than after it.
+    pub fn check(&self) -> Result<(), Failure> {
+        let Some(file) = &self.file else { return Ok(()) };
+        let result = match file.metadata() {
+            Ok(data) if data.is_dir() => Err(Errno::ISDIR),
+            Ok(_) => access(file, Access::WRITE_OK),
+            Err(_) => {
+                let parent = file.parent().filter(|parent| !parent.as_os_str().is_empty());
+                access(parent.unwrap_or(Path::new(".")), Access::WRITE_OK)
+            }
+        };
+        result.map_err(|errno| report_failure(file, &errno.into()))
+    }
+
     /// Writes the report to where it goes.
     pub fn write(&self, report: &Report) -> Result<(), Failure> {
         let text = self.format.render(report, width())?;
@@ -91,8 +108,11 @@ impl Destination {
 fn write_file(file: &Path, text: &str) -> Result<(), Failure> {
     // A matrix in a file has no colours.
     let text = anstream::adapter::strip_str(text).to_string();
-    let written = std::fs::write(file, text);
-    written.map_err(|e| Failure::io("write report", file.as_os_str().as_encoded_bytes(), &e))
+    std::fs::write(file, text).map_err(|error| report_failure(file, &error))
+}
+
+fn report_failure(file: &Path, error: &std::io::Error) -> Failure {
+    Failure::io("write report", file.as_os_str().as_encoded_bytes(), error)
 }
 
 /// The width of the screen; a pipe has none, but somebody will read it on one.

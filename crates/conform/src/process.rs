@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::process::{
-    Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, kill_process, pidfd_open, pidfd_send_signal,
-    waitid,
+    Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, kill_process, kill_process_group, pidfd_open,
+    pidfd_send_signal, waitid,
 };
 
 use crate::observe::Ended;
@@ -380,4 +380,42 @@ pub fn kill_all_but(spared: &BTreeSet<i32>) {
 /// Whether an I/O error says that the thing is not there.
 pub fn is_absent(error: &std::io::Error) -> bool {
     error.kind() == ErrorKind::NotFound
+}
+
+/// What came of a command.
+#[derive(Debug)]
+pub struct Captured {
+    /// How it ended.
+    pub ended: Ended,
+    /// What it wrote to standard error.
+    pub stderr: String,
+    /// What it wrote to standard output.
+    pub output: Capture,
+    /// Milliseconds.
+    pub ms: u64,
+}
+
+/// Runs a command until its end, or kills it, and its process group, when the time is over.
+pub fn captured(mut command: Command, deadline: Duration) -> std::io::Result<Captured> {
+    use std::os::unix::process::CommandExt;
+    let (errors, stderr) = std::io::pipe()?;
+    let (reader, stdout) = std::io::pipe()?;
+    command.stdout(stdout).stderr(stderr).process_group(0).current_dir("/");
+    let (mut output, mut errors) = (Capture::new(reader.into()), Capture::new(errors.into()));
+    let running = Running::start(&mut command)?;
+    // Its copies of the pipes' ends would keep them open.
+    drop(command);
+    let until = Instant::now() + deadline;
+    let streams = &mut [&mut output, &mut errors];
+    let event = pump(streams, Until::End(running.pidfd()), Orphans::Stay, until);
+    let ms = u64::try_from(running.began.elapsed().as_millis()).unwrap_or(u64::MAX);
+    if event == Event::Late {
+        let _gone = kill_process_group(Pid::from_child(&running.child), Signal::KILL);
+    }
+    let ended = running.finish(event);
+    if event != Event::Late {
+        let soon = Instant::now() + Duration::from_millis(250);
+        pump(streams, Until::Silence, Orphans::Stay, soon);
+    }
+    Ok(Captured { ended, stderr: errors.text(), output, ms })
 }

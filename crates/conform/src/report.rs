@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::case::Form;
 use crate::judge::Check;
+use crate::observe::Call;
 use crate::result::{Cell, Verdict};
 use crate::runtime::{Mode, Runtime};
 
@@ -177,6 +178,23 @@ impl Report {
     /// How a runtime did.
     pub fn summary(&self, runtime: &ReportedRuntime) -> Summary {
         Summary::of(self.of(runtime))
+    }
+
+    /// The runtimes that conform in no case, but do the same in all of them, and that: they are
+    /// not called as they want to be.
+    pub fn deaf(&self) -> Vec<(&str, &Call)> {
+        let deaf = |runtime| {
+            let ran = self.of(runtime).filter(|cell| cell.verdict != Verdict::Skipped);
+            let ran: Vec<&Cell> = ran.collect();
+            let calls: Option<Vec<&Call>> = ran.iter().map(|cell| cell.first_call()).collect();
+            let calls = calls?;
+            let first = *calls.first()?;
+            let same = |call: &&Call| call.ended == first.ended && call.stderr == first.stderr;
+            (ran.len() > 1 && ran.iter().all(|cell| cell.is_new()) && calls.iter().all(same))
+                .then_some(first)
+        };
+        let all = self.runtimes.iter();
+        all.filter_map(|runtime| Some((runtime.name.as_str(), deaf(runtime)?))).collect()
     }
 
     /// Whether any cell departs that no baseline knows.

@@ -2,10 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::case::{Case, Form, Group};
+use crate::case::{Case, Form, Group, Step, Way};
 use crate::expect::{Expect, Wanted, code};
 use crate::judge::{Check, Finding};
-use crate::observe::{Ended, Observed};
+use crate::observe::{Call, Ended, Observed};
 use crate::runtime::{Mode, Runtime};
 
 /// What came of a cell.
@@ -69,6 +69,12 @@ impl Cell {
         self.verdict == Verdict::Departs && self.known.is_none()
     }
 
+    /// The first call of the runtime.
+    pub fn first_call(&self) -> Option<&Call> {
+        let seen = self.seen.as_ref()?;
+        seen.setup.iter().chain(&seen.calls).next()
+    }
+
     /// What departs most gravely; `None` also where the suite itself failed.
     pub fn gravest(&self) -> Option<Check> {
         self.findings.iter().map(|finding| finding.check).min()
@@ -117,8 +123,11 @@ impl Cell {
         let failed = seen.calls.iter().find(|call| call.classes.is_some());
         Self {
             verdict,
-            expected: expected(expect, form),
-            got: got(&seen),
+            expected: match form.way {
+                Way::Verbs => steps(case, expect),
+                _ => expected(expect, form),
+            },
+            got: got(&seen, form),
             text: failed.map(|call| call.text()).unwrap_or_default(),
             reason: reasons.join("; "),
             ms: seen.ms,
@@ -145,10 +154,33 @@ pub fn expected(expect: &Expect, form: Form) -> String {
     }
 }
 
+/// The expectation of one verb in a few words.
+pub fn step_expected(step: &Step) -> String {
+    let way = if step.is_exec() { Way::Exec } else { Way::Verbs };
+    expected(&step.expect, Form { way, tty: false })
+}
+
+/// The expectations of all verbs in a few words.
+fn steps(case: &Case, expect: &Expect) -> String {
+    let told = case.manner.steps.iter().map(|step| match (step.wait, step.killed_after_us) {
+        (true, _) => {
+            format!("the process: {}", expected(expect, Form { way: Way::Create, tty: false }))
+        }
+        (_, Some(_)) => format!("{}: killed", step.name()),
+        _ => format!("{}: {}", step.name(), step_expected(step)),
+    });
+    told.collect::<Vec<_>>().join("; ")
+}
+
 /// What was seen in a few words.
-fn got(seen: &Observed) -> String {
+fn got(seen: &Observed, form: Form) -> String {
     if let Some(broken) = &seen.broken {
         return format!("broken: {broken}");
+    }
+    if form.way == Way::Verbs {
+        let calls = seen.calls.iter().map(|call| format!("{}: {}", call.verb(), call.ended));
+        let waited = seen.waited.map(|ended| format!("the process: {ended}"));
+        return calls.chain(waited).collect::<Vec<_>>().join("; ");
     }
     match (seen.calls.iter().find(|call| call.ended != Ended::Exited(0)), seen.waited) {
         (Some(call), _) => format!("{}: {}", call.verb(), call.ended),

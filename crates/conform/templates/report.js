@@ -68,20 +68,26 @@ function table(head, lines) {
   return element('table', {}, element('tbody', {}, row('th', head), ...lines.map(line => row('td', line))));
 }
 
+/** Who reads the words of a verb that fails. */
+const starters = [['podman_run', 'podman run'], ['docker_daemon', 'docker daemon'], ['docker_client', 'docker run']];
+const consumers = {
+  run: starters, create: starters, start: starters,
+  exec: [['podman_exec', 'podman exec'], ['docker_daemon', 'docker daemon'], ['crio_exec', 'CRI-O exec']],
+  kill: [['containerd_kill', 'containerd'], ['crio_kill', 'CRI-O']],
+  delete: [['containerd_delete', 'containerd']],
+};
+
 function shownCall(call) {
   const parts = [element('pre', {}, '$ RUNTIME ' + call.args.map(quoted).join(' '))];
   parts.push(element('p', {}, element('b', {}, ended(call.ended)), ` after ${call.ms} ms`));
   if (call.stderr) parts.push(element('p', {className: 'dim'}, 'stderr'), element('pre', {}, call.stderr));
   if (call.log.length) parts.push(element('p', {className: 'dim'}, 'log'), element('pre', {}, call.log.join('\n')));
   if (call.classes) {
-    parts.push(element('p', {className: 'dim'}, 'what engines make of it'));
-    const title = {
-      podman_run: 'podman run', podman_exec: 'podman exec', docker_daemon: 'docker daemon',
-      docker_client: 'docker run', containerd_kill: 'containerd kill', containerd_delete: 'containerd delete',
-      crio_exec: 'CRI-O exec', crio_kill: 'CRI-O kill',
-    };
-    const lines = Object.entries(call.classes).map(([who, what]) => [title[who] ?? who, what]);
-    parts.push(table(['engine', 'takes it for'], lines));
+    const lines = (consumers[call.args[0]] ?? []).filter(([who]) => who in call.classes)
+      .map(([who, title]) => [title, call.classes[who]]);
+    if (lines.length) {
+      parts.push(element('p', {className: 'dim'}, 'what engines make of it'), table(['engine', 'takes it for'], lines));
+    }
   }
   return parts;
 }

@@ -9,9 +9,8 @@ use std::time::{Duration, Instant};
 use rustix::mount::{MountFlags, mount};
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::captured;
 use crate::observe::Ended;
-use crate::process::{descendants, kill_all};
+use crate::process::{captured, descendants, kill_all};
 
 /// How long it may take to answer, and to end.
 const TIME: Duration = Duration::from_secs(30);

@@ -22,7 +22,7 @@ use crate::bundle::{self, Names, PROBE_PATH};
 use crate::case::{Case, Form, State, Way};
 use crate::expect::{Expect, Wanted, code};
 use crate::observe::{Call, Ended, Observed, Output};
-use crate::process::{Capture, Event, Orphans, Running, Until, kill_all_but, pump};
+use crate::process::{Captured, captured, kill_all_but};
 use crate::session::Context;
 use daemon::Daemon;
 
@@ -62,7 +62,7 @@ impl Engine {
     /// # Errors
     /// What is missing.
     pub fn check(self) -> Result<(), Failure> {
-        let missing = |name: &&&str| crate::runtime::find(name).is_none();
+        let missing = |name: &&&str| crate::runtime::find(name).is_err();
         if let Some(missing) = self.programs().iter().find(missing) {
             return Err(Failure::text("find engine", missing, "it is not installed"));
         }
@@ -335,38 +335,8 @@ impl Job<'_> {
         // `ctr task exec` is an `exec`.
         let verb = args.iter().skip_while(|word| *word == "task").cloned().collect();
         let Captured { ended, stderr, output, ms } = seen;
+        let output = Output { size: output.size, head: output.text() };
         let call = Call { args: verb, ended, stderr, log: Vec::new(), ms, classes: None };
         Ok((call, output))
     }
-}
-
-/// What came of a command.
-struct Captured {
-    ended: Ended,
-    stderr: String,
-    output: Output,
-    ms: u64,
-}
-
-/// Runs a command until its end, or kills it when the time is over.
-fn captured(mut command: Command, deadline: Duration) -> std::io::Result<Captured> {
-    use std::os::unix::process::CommandExt;
-    let (errors, stderr) = std::io::pipe()?;
-    let (reader, stdout) = std::io::pipe()?;
-    command.stdout(stdout).stderr(stderr).process_group(0).current_dir("/");
-    let (mut output, mut errors) = (Capture::new(reader.into()), Capture::new(errors.into()));
-    let running = Running::start(&mut command)?;
-    // Its copies of the pipes' ends would keep them open.
-    drop(command);
-    let until = Instant::now() + deadline;
-    let streams = &mut [&mut output, &mut errors];
-    let event = pump(streams, Until::End(running.pidfd()), Orphans::Stay, until);
-    let ms = u64::try_from(running.began.elapsed().as_millis()).unwrap_or(u64::MAX);
-    let ended = running.finish(event);
-    if event != Event::Late {
-        let soon = Instant::now() + Duration::from_millis(250);
-        pump(streams, Until::Silence, Orphans::Stay, soon);
-    }
-    let output = Output { size: output.size, head: output.text() };
-    Ok(Captured { ended, stderr: errors.text(), output, ms })
 }
