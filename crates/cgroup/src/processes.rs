@@ -22,7 +22,7 @@ const BATCH: usize = 256;
 impl Cgroup {
     /// The directory that says which processes belong to the container. The v1
     /// freezer is the one that nobody but a container manager uses.
-    fn members_dir(&self) -> Option<&Path> {
+    pub(crate) fn members_dir(&self) -> Option<&Path> {
         let v1 = self.v1_dir("freezer").or_else(|| self.dirs().next());
         if self.v1.is_empty() { self.v2_dir() } else { v1 }
     }

@@ -385,6 +385,16 @@ fn an_oom_kill_is_counted() {
 }
 
 #[test]
+fn what_still_runs_is_killed_and_then_all_is_removed() {
+    let Some(mut container) = Container::create("destroy", json!({})) else { return };
+    container.run("sleep 1000 & exec sleep 1000");
+    container.cgroup.destroy().unwrap();
+    assert!(container.cgroup.dirs().all(|dir| !dir.exists()));
+    // Nothing runs in what is missing, and it is no failure.
+    container.cgroup.destroy().unwrap();
+}
+
+#[test]
 fn an_oom_kill_is_reported_and_so_is_the_end() {
     let limit = json!({"memory": {"limit": 16 << 20, "swap": 16 << 20}});
     let Some(mut container) = Container::create("watch", limit) else { return };

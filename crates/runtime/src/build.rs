@@ -106,10 +106,7 @@ impl Drop for Undo {
         }
         // There is a failure to tell already; what cannot be removed now is
         // found by `delete --force`, whose record goes last.
-        let removed = self
-            .cgroup
-            .as_ref()
-            .is_none_or(|cgroup| cgroup.kill_all(9).is_ok() && cgroup.remove().is_ok());
+        let removed = self.cgroup.as_ref().is_none_or(|cgroup| cgroup.destroy().is_ok());
         if removed {
             let _gone = self.entry.remove().is_ok();
         }
@@ -324,15 +321,15 @@ pub(crate) fn build<'p>(
         log::warn!("{warning}");
     }
     let record = record(create, &bundle, isolation, cgroup.clone());
-    let config = bundle.spec;
     let mut process = process;
-    let spec = match &machine {
+    // What the host has of it, and what is kept of it where that is not the same.
+    let (spec, config) = match &machine {
         // The container's limits are set in the guest; the monitor is not the container.
         Some(machine) => {
             let _process = process.set_rlimits(None);
-            machine.host.clone()
+            (machine.host.clone(), Some(bundle.spec))
         }
-        None => config.clone(),
+        None => (bundle.spec, None),
     };
     let mut handler = Handler {
         process,
@@ -347,7 +344,7 @@ pub(crate) fn build<'p>(
     entry.claim()?;
     let mut undo = Undo { entry: entry.clone(), cgroup: None, keep: false };
     entry.save(&handler.record)?;
-    entry.save_config(&config)?;
+    entry.save_config(config.as_ref().unwrap_or(&handler.spec))?;
     // Until it is made it may be somebody else's, whose processes are not ours to kill.
     let resources = linux_of(&handler.spec).and_then(|linux| linux.resources().as_ref());
     cgroup.create(resources)?;

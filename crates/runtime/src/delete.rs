@@ -110,8 +110,7 @@ pub(crate) fn remove(container: &Container, spec: Option<&Spec>) -> Result<()> {
     let cgroup = &container.record.cgroup;
     // Without a pid namespace, processes may have outlived their init.
     if container.record.cgroup_made {
-        cgroup.kill_all(SIGKILL)?;
-        cgroup.remove()?;
+        cgroup.destroy()?;
     } else if cgroup.remove().is_err() {
         // `create` died before it had one: it is in use, so it is another's.
         log::debug!("the cgroup of {} is not its own", accord_outcome::Quoted(&container.entry.id));
