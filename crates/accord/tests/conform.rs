@@ -86,6 +86,42 @@ fn a_runtime_that_is_called_in_the_wrong_way_is_told_of() {
 }
 
 #[test]
+fn a_departure_that_comes_and_goes_is_counted() {
+    let directory = TempDir::new().unwrap();
+    let (runtime, runs) = (directory.path().join("flaky"), directory.path().join("runs"));
+    // Every third call fails; the first tells the version.
+    let script = format!(
+        "#!/bin/sh\necho >>{0}\n[ $(($(wc -l <{0}) % 3)) -ne 0 ] || exit 9\n",
+        runs.display()
+    );
+    fs::write(&runtime, script).unwrap();
+    fs::set_permissions(&runtime, PermissionsExt::from_mode(0o755)).unwrap();
+    let json = directory.path().join("report.json");
+    let output = conform(&[
+        "--runtime",
+        runtime.to_str().unwrap(),
+        "--filter",
+        "exit-0",
+        "--form",
+        "run",
+        "--repeat",
+        "6",
+        "--format",
+        "matrix",
+        "--format",
+        &format!("json={}", json.display()),
+    ]);
+    let cell = &read(&json)["cases"][0];
+    let (bad, all) = (cell["departed"].as_u64().unwrap(), cell["runs"].as_u64().unwrap());
+    assert!(0 < bad && bad < all && all == 6, "{cell}");
+    let told = format!("in {bad} of 6 runs: code: ");
+    assert!(cell["reason"].as_str().unwrap().starts_with(&told), "{cell}");
+    let matrix = stdout(&output);
+    assert!(matrix.contains(&told), "{matrix}");
+    assert!(matrix.contains("1 cells depart in some of their runs only\n"), "{matrix}");
+}
+
+#[test]
 fn a_cell_of_verbs_says_what_each_of_them_must_come_to() {
     let directory = TempDir::new().unwrap();
     let json = format!("json={}", directory.path().join("report.json").display());

@@ -131,7 +131,10 @@ pub fn told(cells: &[&Cell]) -> Told {
         return if ran > 0 { Told::Conforms } else { Told::NotRun };
     };
     let what = match worst.findings.iter().min_by_key(|finding| finding.check) {
-        Some(finding) => format!("{}: {}", finding.check, finding.got.replace('\n', " ")),
+        Some(finding) => {
+            let flake = worst.flake().map(|flake| flake + ": ").unwrap_or_default();
+            format!("{flake}{}: {}", finding.check, finding.got.replace('\n', " "))
+        }
         None => worst.reason.replace('\n', " "),
     };
     Told::Departs { count: bad.len(), ran, known: worst.known.is_some(), what }
@@ -190,8 +193,8 @@ impl Report {
             let calls = calls?;
             let first = *calls.first()?;
             let same = |call: &&Call| call.ended == first.ended && call.stderr == first.stderr;
-            (ran.len() > 1 && ran.iter().all(|cell| cell.is_new()) && calls.iter().all(same))
-                .then_some(first)
+            let departs = |cell: &&Cell| cell.is_new() && cell.flake().is_none();
+            (ran.len() > 1 && ran.iter().all(departs) && calls.iter().all(same)).then_some(first)
         };
         let all = self.runtimes.iter();
         all.filter_map(|runtime| Some((runtime.name.as_str(), deaf(runtime)?))).collect()

@@ -75,6 +75,12 @@ impl Cell {
         seen.setup.iter().chain(&seen.calls).next()
     }
 
+    /// In how many of its runs it departs, if not in all or none.
+    pub fn flake(&self) -> Option<String> {
+        let is_flaky = (1..self.runs).contains(&self.departed);
+        is_flaky.then(|| format!("in {} of {} runs", self.departed, self.runs))
+    }
+
     /// What departs most gravely; `None` also where the suite itself failed.
     pub fn gravest(&self) -> Option<Check> {
         self.findings.iter().map(|finding| finding.check).min()
@@ -121,7 +127,7 @@ impl Cell {
             format!("{}: expected {}, got {}", finding.check, finding.expected, finding.got)
         }));
         let failed = seen.calls.iter().find(|call| call.classes.is_some());
-        Self {
+        let mut cell = Self {
             verdict,
             expected: match form.way {
                 Way::Verbs => steps(case, expect),
@@ -136,7 +142,11 @@ impl Cell {
             findings,
             seen: Some(seen),
             ..Self::skipped(case, form, runtime, "")
+        };
+        if let Some(flake) = cell.flake() {
+            cell.reason = format!("{flake}: {}", cell.reason);
         }
+        cell
     }
 }
 

@@ -79,11 +79,16 @@ impl Runtime {
         if name.is_empty() || handler.is_some_and(str::is_empty) {
             return Err(Failure::text("find runtime", text, "it is not NAME[:HANDLER][=PROGRAM]"));
         }
-        let mut words = command.unwrap_or(name).split_whitespace().map(str::to_owned);
-        let program = words.next().unwrap_or_default();
+        let (program, mut args) = match command {
+            Some(command) => {
+                let mut words = command.split_whitespace().map(str::to_owned);
+                (words.next().unwrap_or_default(), words.collect())
+            }
+            // A path may hold spaces.
+            None => (name.to_owned(), Vec::new()),
+        };
         let path = find(&program);
         let path = path.map_err(|cause| Failure::text("find runtime", &program, cause))?;
-        let mut args: Vec<String> = words.collect();
         let mut annotations = Vec::new();
         let mode = match handler {
             // Accord's own names; every other handler is one of crun's.

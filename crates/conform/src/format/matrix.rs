@@ -55,6 +55,11 @@ fn summary(report: &Report, width: usize) -> String {
             format!("{} {} {:.1} s", cell.id, cell.form, super::seconds(cell.ms).as_secs_f64())
         })
         .collect();
+    let flaky = report.cases.iter().filter(|cell| cell.flake().is_some()).count();
+    if flaky > 0 {
+        let line = format!("{flaky} cells depart in some of their runs only\n");
+        text.push_str(&paint(BAD, line));
+    }
     let line = paint(DIM, format!("slowest: {}", slowest.join(", ")));
     let _written = writeln!(text, "{}", truncate_str(&line, width, "…")).is_ok();
     text
