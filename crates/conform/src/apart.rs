@@ -5,20 +5,24 @@ use std::fs::File;
 use std::os::fd::AsFd;
 use std::process::{Child, Command};
 
+use accord_outcome::Failure;
 use accord_sys::process::{setns, unshare};
+use rustix::io::Errno;
 use rustix::mount::{MountFlags, mount};
 use rustix::thread::UnshareFlags;
 
 const PID: u64 = UnshareFlags::NEWPID.bits() as u64;
 
 /// Starts it.
-pub fn spawn(command: &mut Command) -> std::io::Result<Child> {
-    let own = File::open("/proc/self/ns/pid")?;
-    unshare(PID)?;
+pub fn spawn(command: &mut Command) -> Result<Child, Failure> {
+    const OWN: &str = "/proc/self/ns/pid";
+    let own = File::open(OWN).map_err(|error| Failure::io("open", OWN, &error))?;
+    let failed = |step| move |errno: Errno| Failure::errno(step, "pid", errno.raw_os_error());
+    unshare(PID).map_err(failed("unshare namespace"))?;
     let child = command.spawn();
     // This thread's later children are in its own namespace again.
-    setns(own.as_fd(), PID)?;
-    child
+    setns(own.as_fd(), PID).map_err(failed("return to namespace"))?;
+    child.map_err(|error| Failure::io("start worker", "", &error))
 }
 
 /// Shows the processes of the namespace in /proc, if this is the first of them. The mount

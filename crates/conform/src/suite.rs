@@ -252,11 +252,10 @@ impl Link {
         // Ctrl-C is for the suite: the worker ends its case, cleans up, and finds the line cut.
         command.args(["conform", "--worker"]).process_group(0);
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
-        let child = match hello.is_apart() {
+        let mut child = match hello.is_apart() {
             true => apart::spawn(&mut command),
-            false => command.spawn(),
-        };
-        let mut child = child.map_err(|error| failed(&error))?;
+            false => command.spawn().map_err(|error| failed(&error)),
+        }?;
         let (Some(input), Some(output)) = (child.stdin.take(), child.stdout.take()) else {
             return Err(Failure::plain("a worker without streams"));
         };
@@ -318,7 +317,8 @@ impl Work {
             false => (Some((uid.as_raw(), rustix::process::getegid().as_raw())), None),
         };
         let path = std::env::temp_dir().join(&name);
-        let failed = |error: &std::io::Error| Failure::io("make directory", "", error);
+        let named = path.as_os_str().as_encoded_bytes().to_vec();
+        let failed = |error: &std::io::Error| Failure::io("make directory", &named, error);
         let place = Workplace::make(path, cgroup).map_err(|error| failed(&error))?;
         bundle::write_probe(&place.path.join("probe")).map_err(|error| failed(&error))?;
         Ok(Self { place, rootless })
