@@ -5,8 +5,10 @@ use accord_outcome::{Failure, Result};
 use crate::Machine;
 use crate::emulator::{COMMAND_LINE, root};
 
-/// The clock is the host's, and no timer is there to check it by; nor is a serial port.
-const ON_KVM: &str = "tsc=reliable no_timer_check 8250.nr_uarts=0";
+/// The clock is the host's, and no timer is there to check it by; nor is a serial port. With
+/// one processor the kernel would take the locks out of its own code, one by one, while it
+/// boots, which costs a short run more than it ever gets back (`noreplace-smp`).
+const ON_KVM: &str = "tsc=reliable no_timer_check 8250.nr_uarts=0 noreplace-smp";
 
 /// The machine as the virtual machine takes it.
 pub(crate) fn config(machine: &Machine) -> Result<accord_vmm::Config> {
