@@ -86,6 +86,19 @@ fn a_runtime_that_is_called_in_the_wrong_way_is_told_of() {
 }
 
 #[test]
+fn a_runtime_that_always_hangs_is_given_up() {
+    let directory = TempDir::new().unwrap();
+    let runtime = directory.path().join("hangs");
+    fs::write(&runtime, "#!/bin/sh\n[ \"$1\" = --version ] || exec sleep 1000\n").unwrap();
+    fs::set_permissions(&runtime, PermissionsExt::from_mode(0o755)).unwrap();
+    let runtime = runtime.to_str().unwrap();
+    let output = conform(&["--runtime", runtime, "--filter", "exit-*", "--jobs", "10"]);
+    assert_eq!(output.status.code(), Some(2));
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(stderr, "accord: run cases \"hangs\": it hangs in each of the first 10\n");
+}
+
+#[test]
 fn a_departure_that_comes_and_goes_is_counted() {
     let directory = TempDir::new().unwrap();
     let (runtime, runs) = (directory.path().join("flaky"), directory.path().join("runs"));

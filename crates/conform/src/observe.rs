@@ -116,3 +116,16 @@ pub struct Observed {
     /// Milliseconds in all.
     pub ms: u64,
 }
+
+impl Observed {
+    /// The first call of the runtime.
+    pub fn first_call(&self) -> Option<&Call> {
+        self.setup.iter().chain(&self.calls).next()
+    }
+
+    /// Whether a call, or the process, did not end.
+    pub fn hangs(&self) -> bool {
+        let mut calls = self.setup.iter().chain(&self.calls);
+        self.waited == Some(Ended::Hung) || calls.any(|call| call.ended == Ended::Hung)
+    }
+}

@@ -71,8 +71,7 @@ impl Cell {
 
     /// The first call of the runtime.
     pub fn first_call(&self) -> Option<&Call> {
-        let seen = self.seen.as_ref()?;
-        seen.setup.iter().chain(&seen.calls).next()
+        self.seen.as_ref()?.first_call()
     }
 
     /// In how many of its runs it departs, if not in all or none.

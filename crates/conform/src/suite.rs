@@ -12,12 +12,15 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use crate::case::{Case, Form, Tag};
 use crate::judge::{judge, judge_engine};
-use crate::observe::Observed;
+use crate::observe::{Ended, Observed};
 use crate::result::{Cell, Verdict};
 use crate::runtime::{Mode, Runtime};
 use crate::worker::{Answer, Hello, Order};
 use crate::workplace::Workplace;
 use crate::{apart, bundle, engine};
+
+/// After so many cells of which each hangs, no other is waited for.
+const HOPELESS: u32 = 10;
 
 /// What to run, and how.
 #[derive(Debug)]
@@ -167,10 +170,21 @@ fn perform(
         }
         drop(sender);
         let mut result = Ok(());
+        // How many cells have hung, while none has not.
+        let mut hung = Some(0);
         for message in receiver {
             match message {
-                Ok((job, cell)) => done(&job, cell),
+                Ok((job, cell)) => {
+                    let hangs = cell.first_call().is_some_and(|call| call.ended == Ended::Hung);
+                    hung = hung.filter(|_| hangs).map(|n| n + 1);
+                    done(&job, cell);
+                }
                 Err(failure) => result = Err(failure),
+            }
+            if hung == Some(HOPELESS) {
+                let cause = format!("it hangs in each of the first {HOPELESS}");
+                result = Err(Failure::text("run cases", &runtime.name, cause));
+                queue.lock().map(|mut queue| queue.clear()).unwrap_or_default();
             }
         }
         result
