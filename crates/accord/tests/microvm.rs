@@ -47,6 +47,12 @@ fn run_shows_the_same_in_both_modes() {
     assert_eq!(directory.status, 126);
     let fault = host.agree(&["/bin/sh", "-c", "sh -c 'kill -SEGV $$'; exit $?"], plain);
     assert_eq!(fault.status, 139);
+    for label in ["apparmorProfile", "selinuxLabel"] {
+        let seen =
+            host.agree(&["true"], |config| config["process"][label] = json!("no:such:label"));
+        assert_eq!(seen.status, 1, "{seen:?}");
+        assert!(seen.stderr.contains(r#"set label "no:such:label""#), "{seen:?}");
+    }
     let source = host.agree(&["true"], |config| {
         let mounts = config["mounts"].as_array_mut().unwrap();
         mounts.push(json!({"destination": "/data", "type": "bind", "source": "/no/such",

@@ -14,7 +14,7 @@ use accord_outcome::{Failure, Result};
 use bumpalo::Bump;
 use oci_spec::runtime::Process;
 
-use super::{guest, memory, refuse, verbs};
+use super::{guest, labels, memory, refuse, verbs};
 use crate::build::Terminal;
 use crate::container::Container;
 use crate::options::Exec;
@@ -56,6 +56,7 @@ pub(crate) fn exec(
     terminal: &mut Terminal,
 ) -> Result<Child> {
     refuse::refuse_affinity(&process, "process", "/execCPUAffinity")?;
+    labels::check(&process)?;
     let mut limits = process.rlimits().clone().unwrap_or_default();
     guest::inherit(&mut limits)?;
     let _process =

@@ -66,7 +66,7 @@ pub(super) fn config(bundle: &Bundle) -> Result<String> {
     if let Some(process) = spec.process_mut() {
         let mut limits = process.rlimits().clone().unwrap_or_default();
         inherit(&mut limits)?;
-        // The host's kernel confines the monitor by its labels; the guest's has no policy.
+        // The guest's kernel has no policy (`labels`).
         let _process =
             process.set_rlimits(Some(limits)).set_apparmor_profile(None).set_selinux_label(None);
     }

@@ -9,6 +9,7 @@
 pub(crate) mod exec;
 mod guest;
 pub(crate) mod kvm;
+mod labels;
 mod machine;
 mod refuse;
 pub(crate) mod verbs;

@@ -8,6 +8,7 @@ use accord_outcome::{Failure, Result};
 use oci_spec::runtime::{LinuxNamespaceType, Mount, Process};
 use rustix::fs::statfs;
 
+use super::labels;
 use crate::build;
 
 /// The annotations of krun that count here. Its others ask for what would not be there:
@@ -47,6 +48,7 @@ pub(super) fn refuse(bundle: &Bundle) -> Result<()> {
     }
     if let Some(process) = spec.process() {
         refuse_affinity(process, "config.json", "/process/execCPUAffinity")?;
+        labels::check(process)?;
     }
     let seccomp = spec.linux().as_ref().and_then(|linux| linux.seccomp().as_ref());
     let listener = seccomp.and_then(|seccomp| seccomp.listener_path().as_ref());
