@@ -92,10 +92,26 @@ fn a_runtime_that_always_hangs_is_given_up() {
     fs::write(&runtime, "#!/bin/sh\n[ \"$1\" = --version ] || exec sleep 1000\n").unwrap();
     fs::set_permissions(&runtime, PermissionsExt::from_mode(0o755)).unwrap();
     let runtime = runtime.to_str().unwrap();
-    let output = conform(&["--runtime", runtime, "--filter", "exit-*", "--jobs", "10"]);
-    assert_eq!(output.status.code(), Some(2));
+    let report = directory.path().join("report.json");
+    let json = format!("json={}", report.display());
+    let mut args = vec!["--runtime", runtime, "--runtime", "yes=/bin/true", "--filter", "exit-*"];
+    args.extend(["--jobs", "10", "--format", &json]);
+    let output = conform(&args);
+    assert_eq!(output.status.code(), Some(1));
     let stderr = String::from_utf8(output.stderr).unwrap();
-    assert_eq!(stderr, "accord: run cases \"hangs\": it hangs in each of the first 10\n");
+    let told = "given up: it hangs in each of the first 10";
+    assert!(stderr.contains(&format!("hangs: {told}")), "{stderr}");
+    // What is known of it, and of the other runtimes, is reported.
+    let report = read(&report);
+    let cells = |runtime: &str, verdict: &str| {
+        let cells = report["cases"].as_array().unwrap().iter();
+        cells.filter(|cell| cell["runtime"] == runtime && cell["verdict"] == verdict).count()
+    };
+    assert!(cells("hangs", "departs") >= 10);
+    let cases = report["cases"].as_array().unwrap();
+    let mut rest = cases.iter().filter(|cell| cell["reason"] == told);
+    assert!(rest.next().is_some() && rest.all(|cell| cell["runtime"] == "hangs"));
+    assert!(cells("yes", "departs") > 0);
 }
 
 #[test]

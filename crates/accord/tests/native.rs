@@ -373,6 +373,21 @@ fn what_killed_accord_does_not_stop_delete() {
 }
 
 #[test]
+fn a_process_whose_name_is_no_text_is_not_taken_for_stopped() {
+    let Some(host) = Host::new("name") else { return };
+    let script = r"printf '\377) Z 1' >/proc/1/comm; echo ready; while :; do sleep 0.1; done";
+    let bundle = host.bundle("c", &["/bin/sh", "-c", script], |_| ());
+    let mut run = host.accord(&["run", "--bundle", bundle.to_str().unwrap(), "c"]);
+    let mut run = run.stdout(Stdio::piped()).spawn().unwrap();
+    run.stdout.as_mut().unwrap().read_exact(&mut [0; 6]).unwrap();
+    assert!(host.ok(&["state", "c"]).contains(r#""status": "running""#));
+    assert_eq!(host.sees(&["exec", "c", "/bin/true"]).status, 0);
+    host.ok(&["kill", "c", "KILL"]);
+    assert_eq!(run.wait().unwrap().code(), Some(137));
+    host.assert_clean();
+}
+
+#[test]
 fn without_a_cgroup_the_container_stays_in_its_callers() {
     let Some(host) = Host::new("disabled") else { return };
     let bundle = host.bundle("c", &["/bin/cat", "/proc/self/cgroup"], |config| {

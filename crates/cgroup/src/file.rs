@@ -7,11 +7,12 @@ use rustix::fd::OwnedFd;
 use rustix::fs::{Mode, OFlags};
 use rustix::io::{Errno, retry_on_intr};
 
-/// Reads a whole file.
+/// Reads a whole file. What is not text in it are names that others have chosen, of mounts
+/// or cgroups: not ours.
 pub(crate) fn read(path: &Path) -> Result<String> {
     let bytes = try_read(path).map_err(|errno| failure("read", path, errno))?;
-    String::from_utf8(bytes)
-        .map_err(|_| Failure::text("read", path.as_os_str().as_encoded_bytes(), "is not text"))
+    Ok(String::from_utf8(bytes)
+        .unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned()))
 }
 
 /// Reads a file that the kernel or the configuration may lack, or whose cgroup may be gone.

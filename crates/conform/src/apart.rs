@@ -19,10 +19,16 @@ pub fn spawn(command: &mut Command) -> Result<Child, Failure> {
     let own = File::open(OWN).map_err(|error| Failure::io("open", OWN, &error))?;
     let failed = |step| move |errno: Errno| Failure::errno(step, "pid", errno.raw_os_error());
     unshare(PID).map_err(failed("unshare namespace"))?;
-    let child = command.spawn();
+    let child = command.spawn().map_err(|error| Failure::io("start worker", "", &error));
     // This thread's later children are in its own namespace again.
-    setns(own.as_fd(), PID).map_err(failed("return to namespace"))?;
-    child.map_err(|error| Failure::io("start worker", "", &error))
+    let returned = setns(own.as_fd(), PID).map_err(failed("return to namespace"));
+    match (child, returned) {
+        (Ok(mut child), Err(failure)) => {
+            let _gone = child.kill().and_then(|()| child.wait()).is_ok();
+            Err(failure)
+        }
+        (child, _) => child,
+    }
 }
 
 /// Shows the processes of the namespace in /proc, if this is the first of them. The mount

@@ -42,8 +42,8 @@ pub fn hierarchies() -> Vec<Hierarchy> {
 }
 
 fn mounts() -> BTreeSet<String> {
-    let table = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-    table.lines().map(str::to_owned).collect()
+    let table = std::fs::read("/proc/self/mountinfo").unwrap_or_default();
+    String::from_utf8_lossy(&table).lines().map(str::to_owned).collect()
 }
 
 impl Before {

@@ -271,7 +271,9 @@ pub fn process_state(pid: Pid) -> Option<char> {
 
 /// A field of /proc/PID/stat after the name: 0 is the state, 1 the parent.
 fn stat_field(pid: Pid, index: usize) -> Option<String> {
-    let stat = std::fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero())).ok()?;
+    let stat = std::fs::read(format!("/proc/{}/stat", pid.as_raw_nonzero())).ok()?;
+    // The name may be anything.
+    let stat = String::from_utf8_lossy(&stat);
     let (_, fields) = stat.rsplit_once(") ")?;
     fields.split(' ').nth(index).map(str::to_owned)
 }

@@ -182,9 +182,12 @@ fn perform(
                 Err(failure) => result = Err(failure),
             }
             if hung == Some(HOPELESS) {
-                let cause = format!("it hangs in each of the first {HOPELESS}");
-                result = Err(Failure::text("run cases", &runtime.name, cause));
-                queue.lock().map(|mut queue| queue.clear()).unwrap_or_default();
+                let cause = format!("given up: it hangs in each of the first {HOPELESS}");
+                log::warn!("{}: {cause}", runtime.name);
+                let rest = queue.lock().map(|mut queue| std::mem::take(&mut *queue));
+                for job in rest.unwrap_or_default() {
+                    done(&job, Cell::skipped(job.case, job.form, runtime, &cause));
+                }
             }
         }
         result
@@ -211,7 +214,12 @@ fn drive<'a>(
             let number = u64::try_from(job.index).unwrap_or_default() * 1000 + u64::from(time);
             let order = Order { id: job.case.id.clone(), form: job.form, number };
             match link.ask(&order) {
-                Ok(answer) => runs.extend(answer.runs),
+                Ok(answer) => {
+                    runs.extend(answer.runs);
+                    if runs.last().is_some_and(Observed::hangs) {
+                        break;
+                    }
+                }
                 Err(failure) => {
                     // The worker is lost: the case brought it down. Another one goes on.
                     let broken = Some(format!("the worker is lost: {failure}"));

@@ -92,3 +92,33 @@ fn command_line(machine: &Machine) -> String {
     }
     line
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Engine;
+    use crate::machine::MOST_TAPS;
+
+    #[test]
+    fn there_is_a_place_for_every_device() {
+        // Without ACPI, as many as `hw/i386/microvm.c` has.
+        const PLACES: usize = 8;
+        let machine = Machine {
+            engine: Engine::Emulator("qemu".into()),
+            memory_mib: 256,
+            vcpus: 1,
+            initramfs: false,
+            acpi: false,
+            tsc_khz: None,
+            patience: 1,
+        };
+        let taps = u32::try_from(MOST_TAPS).unwrap();
+        let arguments = arguments("qemu", &machine, taps);
+        // `virtio-net-device,netdev=net0`; a port of the console is no device of the bus.
+        let on_bus = |word: &&String| {
+            word.split(',').next().is_some_and(|name| name.ends_with("-device"))
+                && !word.starts_with('-')
+        };
+        assert_eq!(arguments.iter().filter(on_bus).count(), PLACES);
+    }
+}

@@ -131,7 +131,7 @@ mod tests {
     use std::os::fd::AsFd;
     use std::os::unix::net::UnixListener;
 
-    use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
+    use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, bind, recvmsg};
     use tempfile::TempDir;
 
     use super::*;
@@ -205,7 +205,11 @@ mod tests {
     fn a_socket_where_nobody_listens_is_named() {
         let dir = TempDir::new().unwrap();
         let path = dir.path().join("socket");
-        drop(UnixListener::bind(&path).unwrap());
+        // One that has listened may do so a moment longer, in a fork of another test.
+        let socket =
+            socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None);
+        let socket = socket.unwrap();
+        bind(&socket, &SocketAddrUnix::new(&path).unwrap()).unwrap();
         let receiver = Receiver::of_terminal(&path).unwrap();
         let failure = receiver.send_terminal(source("").as_fd()).unwrap_err();
         let path = path.display();

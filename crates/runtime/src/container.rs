@@ -35,10 +35,12 @@ pub(crate) struct Stat {
 
 pub(crate) fn stat(pid: i32) -> Option<Stat> {
     // It is one line, and has no size that could be asked for.
-    let mut text = String::with_capacity(1024);
+    let mut bytes = Vec::with_capacity(1024);
     let file = File::open(format!("/proc/{pid}/stat")).ok()?;
-    let _length = file.take(4096).read_to_string(&mut text).ok()?;
-    // The name in parentheses may hold anything, parentheses too.
+    let _length = file.take(4096).read_to_end(&mut bytes).ok()?;
+    // The name in parentheses may hold anything, parentheses and what is no text, too: the
+    // process chooses it.
+    let text = String::from_utf8_lossy(&bytes);
     let (_, rest) = text.rsplit_once(") ")?;
     let mut fields = rest.split(' ');
     let state = fields.next()?.chars().next()?;

@@ -115,7 +115,9 @@ fn bytes(digits: &str) -> Option<Vec<u8>> {
 
 /// The mount point that a path is on (`/proc/self/mountinfo`, field 5).
 fn mount_of(path: &Path) -> Option<PathBuf> {
-    let table = fs::read_to_string("/proc/self/mountinfo").ok()?;
+    // The names of others' mounts may be anything.
+    let table = fs::read("/proc/self/mountinfo").ok()?;
+    let table = String::from_utf8_lossy(&table);
     let points = table.lines().filter_map(|line| line.split(' ').nth(4)).map(PathBuf::from);
     points.filter(|point| path.starts_with(point)).max_by_key(|point| point.as_os_str().len())
 }

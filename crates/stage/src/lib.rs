@@ -17,8 +17,8 @@
 //! - A user namespace is entered before all others: they belong to it, and its
 //!   owner has the capabilities that the rest needs (`user_namespaces(7)`).
 //! - `Ask(IdMaps)` comes before `RootIds`: until the maps are written, no id can be taken.
-//! - `Ask(Setup)` (cgroup, limits), or `EnterCgroup` and `Limit`, come before `Unshare(cgroup)`, whose root is
-//!   the cgroup that the process is in at that moment.
+//! - `Ask(Setup)` (cgroup, limits), or `EnterCgroup` and `Limit`, come before
+//!   `Unshare(cgroup)`, whose root is the cgroup that the process is in at that moment.
 //! - Propagation is cut before the first mount, so that none reaches the host.
 //! - Masks, read-only paths and devices are made before `Pivot`, while the
 //!   host's `/dev/null` can still be opened: the image's could be a link

@@ -2,11 +2,15 @@
 //! there; but one that the host would refuse a native container is refused.
 
 use std::fs;
+use std::io::ErrorKind;
+use std::path::Path;
 
 use accord_outcome::{Failure, Result};
 use oci_spec::runtime::Process;
 use rustix::io::Errno;
 
+/// Where a native container's profile is written.
+const ATTRIBUTE: &str = "/proc/thread-self/attr/apparmor/exec";
 /// Whether AppArmor is on.
 const APPARMOR: &str = "/sys/module/apparmor/parameters/enabled";
 /// Its profiles, `NAME (MODE)` in a line, those of the caller's namespace.
@@ -22,13 +26,26 @@ pub(super) fn check(process: &Process) -> Result<()> {
         let on = fs::read_to_string(APPARMOR).is_ok_and(|text| text.starts_with('Y'));
         // A list that may not be read tells nothing.
         let unknown = || fs::read_to_string(PROFILES).is_ok_and(|list| !knows(&list, &profile));
-        if !on || unknown() {
-            return Err(Failure::errno("set label", &profile, Errno::NOENT.raw_os_error()));
+        let refused = match on {
+            true => unknown().then_some(Errno::NOENT),
+            // Compiled in and off, it takes none.
+            false if Path::new(ATTRIBUTE).exists() => Some(Errno::INVAL),
+            false => Some(Errno::NOENT),
+        };
+        if let Some(errno) = refused {
+            return Err(Failure::errno("set label", &profile, errno.raw_os_error()));
         }
     }
     if let Some(label) = given(process.selinux_label()) {
-        fs::write(CONTEXT, &label)
-            .map_err(|_| Failure::errno("set label", &label, Errno::INVAL.raw_os_error()))?;
+        match fs::write(CONTEXT, &label) {
+            // A policy that may not be asked tells nothing.
+            Err(error)
+                if !matches!(error.kind(), ErrorKind::NotFound | ErrorKind::InvalidInput) => {}
+            Err(_) => {
+                return Err(Failure::errno("set label", &label, Errno::INVAL.raw_os_error()));
+            }
+            Ok(()) => {}
+        }
     }
     Ok(())
 }
