@@ -8,17 +8,19 @@
 //! Neither end changes the descriptor: its flags belong to whoever shares it
 //! (the terminal of the caller's shell). What others read or write, too, may not be
 //! ready any more after `poll(2)` has said so: pipes and sockets are asked not to
-//! wait, each time (`RWF_NOWAIT`). Where the kernel cannot do that (before 6.4), and
-//! on other files, a write is never longer than a pipe takes without blocking
+//! wait, each time. (A kernel before 6.4 cannot do so with pipes: see [`Way`].)
+//! On other files a write is never longer than a pipe takes without blocking
 //! (`pipe(7)`); who gives a terminal makes it non-blocking, if it is his own.
 
 use std::collections::VecDeque;
 use std::io::{IoSlice, IoSliceMut};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::event::PollFlags;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{FileType, fstat};
 use rustix::io::{Errno, ReadWriteFlags, preadv2, pwritev2, read, write};
+use rustix::net::{RecvFlags, SendFlags, recv, send};
+use rustix::pipe::{PipeFlags, SpliceFlags, pipe_with, splice};
 
 use crate::Event;
 
@@ -35,8 +37,29 @@ const SAFE_WRITE: usize = 4096;
 #[derive(Debug)]
 struct Shared {
     fd: OwnedFd,
-    /// Whether the kernel can be asked not to wait.
-    now: bool,
+    way: Way,
+}
+
+/// How a descriptor is asked not to wait.
+#[derive(Debug)]
+enum Way {
+    /// Not at all: a regular file is always ready, and says `EAGAIN` to what is not in memory.
+    Plain,
+    /// `MSG_DONTWAIT`
+    Socket,
+    /// `RWF_NOWAIT`
+    Pipe,
+    /// A pipe of a kernel that does not know that: what is read goes through one of our own,
+    /// which `SPLICE_F_NONBLOCK` moves it to; before a write, it is asked for room again. (A pipe
+    /// that is written to by `splice(2)` is full after a few bytes.)
+    OldPipe(Option<Between>),
+}
+
+/// A pipe between us and another.
+#[derive(Debug)]
+struct Between {
+    reader: OwnedFd,
+    writer: OwnedFd,
 }
 
 /// `preadv2(2)` and `pwritev2(2)`: where the file stands.
@@ -44,32 +67,74 @@ const HERE: u64 = u64::MAX;
 
 impl Shared {
     fn new(fd: OwnedFd) -> Self {
-        // A regular file is always ready, and says `EAGAIN` to what is not in memory.
-        let kind = fstat(&fd).map(|stat| FileType::from_raw_mode(stat.st_mode));
-        let now = matches!(kind, Ok(FileType::Fifo | FileType::Socket));
-        Self { fd, now }
+        let way = match fstat(&fd).map(|stat| FileType::from_raw_mode(stat.st_mode)) {
+            Ok(FileType::Fifo) => Way::Pipe,
+            Ok(FileType::Socket) => Way::Socket,
+            _ => Way::Plain,
+        };
+        Self { fd, way }
     }
 
     fn read(&mut self, bytes: &mut [u8]) -> Result<usize, Errno> {
-        if self.now {
-            let mut parts = [IoSliceMut::new(bytes)];
-            match preadv2(&self.fd, &mut parts, HERE, ReadWriteFlags::NOWAIT) {
-                Err(Errno::OPNOTSUPP | Errno::SPIPE) => self.now = false,
-                other => return other,
+        match &mut self.way {
+            Way::Plain => read(&self.fd, bytes),
+            Way::Socket => recv(&self.fd, bytes, RecvFlags::DONTWAIT).map(|(_, length)| length),
+            Way::Pipe => {
+                let mut parts = [IoSliceMut::new(bytes)];
+                match preadv2(&self.fd, &mut parts, HERE, ReadWriteFlags::NOWAIT) {
+                    Err(Errno::OPNOTSUPP) => {
+                        self.way = Way::old_pipe();
+                        self.read(bytes)
+                    }
+                    other => other,
+                }
             }
+            Way::OldPipe(Some(between)) => between.read(&self.fd, bytes),
+            // Without a descriptor for a pipe of our own, it may have to wait.
+            Way::OldPipe(None) => read(&self.fd, bytes),
         }
-        read(&self.fd, bytes)
     }
 
     fn write(&mut self, bytes: &[u8]) -> Result<usize, Errno> {
-        if self.now {
-            let parts = [IoSlice::new(bytes)];
-            match pwritev2(&self.fd, &parts, HERE, ReadWriteFlags::NOWAIT) {
-                Err(Errno::OPNOTSUPP | Errno::SPIPE) => self.now = false,
-                other => return other,
+        match &mut self.way {
+            Way::Plain => write(&self.fd, bytes),
+            Way::Socket => send(&self.fd, bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL),
+            Way::Pipe => {
+                let parts = [IoSlice::new(bytes)];
+                match pwritev2(&self.fd, &parts, HERE, ReadWriteFlags::NOWAIT) {
+                    Err(Errno::OPNOTSUPP) => {
+                        self.way = Way::OldPipe(None);
+                        self.write(bytes)
+                    }
+                    other => other,
+                }
+            }
+            Way::OldPipe(_) => {
+                let mut room = [PollFd::new(&self.fd, PollFlags::OUT)];
+                match poll(&mut room, Some(&Timespec { tv_sec: 0, tv_nsec: 0 }))? {
+                    0 => Err(Errno::AGAIN),
+                    _ => write(&self.fd, bytes),
+                }
             }
         }
-        write(&self.fd, bytes)
+    }
+}
+
+impl Way {
+    fn old_pipe() -> Self {
+        let pipe = pipe_with(PipeFlags::CLOEXEC);
+        Self::OldPipe(pipe.ok().map(|(reader, writer)| Between { reader, writer }))
+    }
+}
+
+impl Between {
+    fn read(&self, fd: &OwnedFd, bytes: &mut [u8]) -> Result<usize, Errno> {
+        let moved = splice(fd, None, &self.writer, None, bytes.len(), SpliceFlags::NONBLOCK)?;
+        let mut taken = 0;
+        while let Some(rest) = bytes.get_mut(taken..moved).filter(|rest| !rest.is_empty()) {
+            taken = taken.saturating_add(read(&self.reader, rest)?);
+        }
+        Ok(moved)
     }
 }
 
@@ -246,14 +311,12 @@ pub struct Overrun;
 mod tests {
     use std::io::{Read, Write, pipe};
 
-    use rustix::event::{PollFd, poll};
-
     use super::*;
 
     fn ready(interest: Option<(BorrowedFd<'_>, PollFlags)>) -> Option<PollFlags> {
         let (fd, flags) = interest?;
         let mut fds = [PollFd::from_borrowed_fd(fd, flags)];
-        let timeout = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
+        let timeout = Timespec { tv_sec: 0, tv_nsec: 0 };
         (poll(&mut fds, Some(&timeout)).unwrap() > 0).then(|| fds[0].revents())
     }
 
@@ -337,6 +400,64 @@ mod tests {
         assert!(source.is_over() && sink.is_over());
         let error = to_source.write_all(b"x").unwrap_err();
         assert_eq!(error.kind(), std::io::ErrorKind::BrokenPipe);
+    }
+
+    #[test]
+    fn nothing_is_waited_for_whoever_else_reads_and_writes() {
+        for old in [false, true] {
+            let shared = |fd: OwnedFd| {
+                let way = if old { Way::old_pipe() } else { Way::Pipe };
+                Shared { fd, way }
+            };
+            let (mut from, mut into) = pipe().unwrap();
+            let mut ours = shared(from.try_clone().unwrap().into());
+            let mut bytes = [0; 100];
+            assert_eq!(ours.read(&mut bytes), Err(Errno::AGAIN));
+            into.write_all(b"some").unwrap();
+            assert_eq!((ours.read(&mut bytes), &bytes[..4]), (Ok(4), &b"some"[..]));
+
+            let mut ours = shared(into.into());
+            let sent: Vec<u8> = (0..200_000u32).map(|n| n.to_le_bytes()[0]).collect();
+            let (mut written, mut full) = (0, 0);
+            let mut arrived = Vec::new();
+            while written < sent.len() {
+                match ours.write(&sent[written..sent.len().min(written + 3000)]) {
+                    Ok(length) => written += length,
+                    Err(errno) => {
+                        assert_eq!(errno, Errno::AGAIN);
+                        full += 1;
+                        let mut some = [0; 5000];
+                        let length = from.read(&mut some).unwrap();
+                        arrived.extend_from_slice(&some[..length]);
+                    }
+                }
+            }
+            drop(ours);
+            from.read_to_end(&mut arrived).unwrap();
+            assert!(full > 0 && arrived == sent);
+
+            let (from, into) = pipe().unwrap();
+            let (mut reader, mut writer) = (shared(from.into()), shared(into.into()));
+            assert_eq!(writer.write(b"last"), Ok(4));
+            drop(writer);
+            assert_eq!((reader.read(&mut bytes), reader.read(&mut bytes)), (Ok(4), Ok(0)));
+            let (from, into) = pipe().unwrap();
+            drop(from);
+            assert_eq!(shared(into.into()).write(b"nobody"), Err(Errno::PIPE));
+        }
+    }
+
+    #[test]
+    fn sockets_are_not_waited_for_either() {
+        let (mut theirs, ours) = std::os::unix::net::UnixStream::pair().unwrap();
+        let mut ours = Shared::new(ours.into());
+        let mut bytes = [0; 8];
+        assert_eq!(ours.read(&mut bytes), Err(Errno::AGAIN));
+        theirs.write_all(b"some").unwrap();
+        assert_eq!(ours.read(&mut bytes), Ok(4));
+        while ours.write(&[0; SAFE_WRITE]) != Err(Errno::AGAIN) {}
+        drop(theirs);
+        assert_eq!(ours.write(b"nobody"), Err(Errno::PIPE));
     }
 
     #[test]

@@ -734,6 +734,7 @@ fn confine() -> Result<()> {
         "ioctl",
         "newfstatat",
         "pidfd_send_signal",
+        "pipe2",
         "poll",
         "ppoll",
         "preadv2",
@@ -746,6 +747,7 @@ fn confine() -> Result<()> {
         "sendmsg",
         "sendto",
         "shutdown",
+        "splice",
         "wait4",
         "write",
     ])
