@@ -25,6 +25,9 @@ use crate::{Config, Handed, boot, cpuid, event_loop, failed, io, vcpu};
 /// Three pages that an Intel processor needs for itself, where nothing else is.
 const TASK_STATE: usize = 0xfffb_d000;
 
+/// The stack of a processor's thread. The usual two megabytes would be one huge page.
+const STACK: usize = 256 << 10;
+
 /// `KVM_RUN`, the only ioctl once the guest runs.
 const KVM_RUN: u32 = 0xae80;
 
@@ -160,6 +163,7 @@ impl Vm {
         for (number, vcpu) in self.vcpus.into_iter().enumerate() {
             let (shared, start) = (Arc::clone(&self.shared), Arc::clone(&start));
             let thread = std::thread::Builder::new().name(format!("vcpu{number}"));
+            let thread = thread.stack_size(STACK);
             let thread = thread.spawn(move || {
                 start.wait();
                 start.wait();
