@@ -14,7 +14,7 @@ run: build ## show the main job: the exit statuses of a container
 	@tools/setup run
 	@tools/demo
 
-test: ## lint, every test, and in the testbed what this machine skips (but KVM) and a sample
+test: ## lint, every test, and in the testbed what this machine skips and a sample
 	@tools/setup test
 	@tools/setup testbed
 	@tools/test

@@ -9,6 +9,8 @@
 boot_deadline=${TESTBED_BOOT_DEADLINE:-300} # seconds; 15 are enough on an idle machine
 life=${TESTBED_LIFE:-28800}                 # seconds; no forgotten machine lives longer
 memory=${TESTBED_MEMORY:-2G}
+# Two that are emulated may stand still where KVM is used (README.md).
+cpus=${TESTBED_CPUS:-2}
 append=${TESTBED_APPEND:-} # to the kernel's command line
 
 # The machine of testbed/up: a link to its $dir, dangling once it has ended.
@@ -31,7 +33,7 @@ machine_start() {
     machine_boot "$image" "$accel" "file=$image/root.img,format=raw,snapshot=on"
   else
     booted=$cache/testbed/booted-$({
-      echo "$image $memory $append"
+      echo "$image $memory $cpus $append"
       cat "$tree/testbed/machine.sh"
       qemu-system-x86_64 --version
       grep -m2 -E '^(model name|bogomips)' /proc/cpuinfo # the guest counts this processor's clock
@@ -79,7 +81,7 @@ new_machine() {
     cpu=EPYC,+svm,+npt,-rdseed,-sha-ni,-fxsr-opt,-misalignsse,-3dnowprefetch,-osvw,-topoext,-nrip-save,-xsavec
   fi
   nice qemu-system-x86_64 -name accord-testbed -nodefaults -no-user-config -display none -no-reboot \
-    -M q35,memory-backend=memory -accel "$accel" -cpu "$cpu" -smp 2 -m "$memory" \
+    -M q35,memory-backend=memory -accel "$accel" -cpu "$cpu" -smp "$cpus" -m "$memory" \
     -object memory-backend-memfd,id=memory,size="$memory",share=on \
     -drive "$disk,if=virtio,cache=unsafe" \
     -netdev user,id=net,restrict=on,hostfwd=tcp:127.0.0.1:0-:22 -device virtio-net-pci,netdev=net \
