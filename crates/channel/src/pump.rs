@@ -8,7 +8,7 @@
 //! Neither end changes the descriptor: its flags belong to whoever shares it
 //! (the terminal of the caller's shell). What others read or write, too, may not be
 //! ready any more after `poll(2)` has said so: pipes and sockets are asked not to
-//! wait, each time. (A kernel before 6.4 cannot do so with pipes: see [`Way`].)
+//! wait, each time (see [`Way`] for pipes that do not know that).
 //! On other files a write is never longer than a pipe takes without blocking
 //! (`pipe(7)`); who gives a terminal makes it non-blocking, if it is his own.
 
@@ -43,15 +43,18 @@ struct Shared {
 /// How a descriptor is asked not to wait.
 #[derive(Debug)]
 enum Way {
-    /// Not at all: a regular file is always ready, and says `EAGAIN` to what is not in memory.
+    /// Not at all: it is non-blocking by itself; or a regular file, which is always ready, and
+    /// says `EAGAIN` to what is not in memory; or a terminal.
     Plain,
     /// `MSG_DONTWAIT`
     Socket,
     /// `RWF_NOWAIT`
     Pipe,
-    /// A pipe of a kernel that does not know that: what is read goes through one of our own,
-    /// which `SPLICE_F_NONBLOCK` moves it to; before a write, it is asked for room again. (A pipe
-    /// that is written to by `splice(2)` is full after a few bytes.)
+    /// A pipe that does not know that: before Linux 6.4 all, since then those that were opened by
+    /// a name, and those of which something was spliced. What is read goes through a pipe of our
+    /// own, which `SPLICE_F_NONBLOCK` moves it to; before a write, it is asked for room again,
+    /// which another writer may still take. (A pipe that is written to by `splice(2)` is full
+    /// after a few bytes.)
     OldPipe(Option<Between>),
 }
 
@@ -83,15 +86,22 @@ impl Shared {
                 let mut parts = [IoSliceMut::new(bytes)];
                 match preadv2(&self.fd, &mut parts, HERE, ReadWriteFlags::NOWAIT) {
                     Err(Errno::OPNOTSUPP) => {
-                        self.way = Way::old_pipe();
+                        self.way = Way::OldPipe(None);
                         self.read(bytes)
                     }
                     other => other,
                 }
             }
-            Way::OldPipe(Some(between)) => between.read(&self.fd, bytes),
-            // Without a descriptor for a pipe of our own, it may have to wait.
-            Way::OldPipe(None) => read(&self.fd, bytes),
+            Way::OldPipe(between) => {
+                if between.is_none() {
+                    *between = Between::new();
+                }
+                match between {
+                    Some(between) => between.read(&self.fd, bytes),
+                    // Without a descriptor for a pipe of our own, it may have to wait.
+                    None => read(&self.fd, bytes),
+                }
+            }
         }
     }
 
@@ -120,14 +130,12 @@ impl Shared {
     }
 }
 
-impl Way {
-    fn old_pipe() -> Self {
-        let pipe = pipe_with(PipeFlags::CLOEXEC);
-        Self::OldPipe(pipe.ok().map(|(reader, writer)| Between { reader, writer }))
-    }
-}
-
 impl Between {
+    fn new() -> Option<Self> {
+        let (reader, writer) = pipe_with(PipeFlags::CLOEXEC).ok()?;
+        Some(Self { reader, writer })
+    }
+
     fn read(&self, fd: &OwnedFd, bytes: &mut [u8]) -> Result<usize, Errno> {
         let moved = splice(fd, None, &self.writer, None, bytes.len(), SpliceFlags::NONBLOCK)?;
         let mut taken = 0;
@@ -156,6 +164,11 @@ impl Source {
     /// Reads `fd`.
     pub fn new(fd: OwnedFd) -> Self {
         Self { fd: Some(Shared::new(fd)), credit: WINDOW }
+    }
+
+    /// Reads `fd`, which is non-blocking.
+    pub fn non_blocking(fd: OwnedFd) -> Self {
+        Self { fd: Some(Shared { fd, way: Way::Plain }), credit: WINDOW }
     }
 
     /// What to wait for, if there is room for what may come.
@@ -221,7 +234,16 @@ pub struct Sink {
 impl Sink {
     /// Writes to `fd`.
     pub fn new(fd: OwnedFd) -> Self {
-        Self { fd: Some(Shared::new(fd)), bytes: VecDeque::new(), ended: false, owed: 0 }
+        Self::of(Shared::new(fd))
+    }
+
+    /// Writes to `fd`, which is non-blocking.
+    pub fn non_blocking(fd: OwnedFd) -> Self {
+        Self::of(Shared { fd, way: Way::Plain })
+    }
+
+    fn of(fd: Shared) -> Self {
+        Self { fd: Some(fd), bytes: VecDeque::new(), ended: false, owed: 0 }
     }
 
     /// What to wait for: room, or that the reader goes (`POLLERR` is always told).
@@ -406,7 +428,7 @@ mod tests {
     fn nothing_is_waited_for_whoever_else_reads_and_writes() {
         for old in [false, true] {
             let shared = |fd: OwnedFd| {
-                let way = if old { Way::old_pipe() } else { Way::Pipe };
+                let way = if old { Way::OldPipe(None) } else { Way::Pipe };
                 Shared { fd, way }
             };
             let (mut from, mut into) = pipe().unwrap();

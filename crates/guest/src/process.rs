@@ -50,9 +50,9 @@ impl Process {
             make_non_blocking(ours.as_fd())?;
         }
         let mut process = Self::with_terminal(number);
-        process.input = Some(Sink::new(input));
-        process.output = Some(Source::new(output));
-        process.error = Some(Source::new(error));
+        process.input = Some(Sink::non_blocking(input));
+        process.output = Some(Source::non_blocking(output));
+        process.error = Some(Source::non_blocking(error));
         Ok((process, [read_input, write_output, write_error]))
     }
 
@@ -74,8 +74,8 @@ impl Process {
     pub(crate) fn take_terminal(&mut self, master: OwnedFd) -> Result<()> {
         make_non_blocking(master.as_fd())?;
         let copy = || master.try_clone().map_err(|error| Failure::io("copy", "terminal", &error));
-        self.input = Some(Sink::new(copy()?));
-        self.output = Some(Source::new(copy()?));
+        self.input = Some(Sink::non_blocking(copy()?));
+        self.output = Some(Source::non_blocking(copy()?));
         self.terminal = Some(master);
         Ok(())
     }
