@@ -7,4 +7,4 @@ testbed: ## a shell in the testbed: systemd, cgroup v2, KVM
 testbed-test: ## every test in every place of the testbed, and only there
 	@tools/setup test
 	@tools/setup testbed
-	@tools/test --full root user bare kvm podman podman-user
+	@tools/test --full root user bare podman podman-user kvm
