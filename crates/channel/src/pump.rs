@@ -8,9 +8,9 @@
 //! Neither end changes the descriptor: its flags belong to whoever shares it
 //! (the terminal of the caller's shell). What others read or write, too, may not be
 //! ready any more after `poll(2)` has said so: pipes and sockets are asked not to
-//! wait, each time (see [`Way`] for pipes that do not know that).
-//! On other files a write is never longer than a pipe takes without blocking
-//! (`pipe(7)`); who gives a terminal makes it non-blocking, if it is his own.
+//! wait, each time (see [`Way`] for pipes that do not know that). On other files a
+//! write is never longer than a pipe takes without blocking (`pipe(7)`); who gives a
+//! terminal makes it non-blocking, if it is his own.
 
 use std::collections::VecDeque;
 use std::io::{IoSlice, IoSliceMut};
@@ -467,6 +467,19 @@ mod tests {
             drop(from);
             assert_eq!(shared(into.into()).write(b"nobody"), Err(Errno::PIPE));
         }
+    }
+
+    #[test]
+    fn a_pipe_that_was_opened_by_a_name_is_not_waited_for() {
+        use std::os::fd::AsRawFd;
+        let (from, mut into) = pipe().unwrap();
+        let by_name = format!("/proc/self/fd/{}", from.as_raw_fd());
+        let mut ours = Shared::new(std::fs::File::open(by_name).unwrap().into());
+        let mut bytes = [0; 8];
+        assert_eq!(ours.read(&mut bytes), Err(Errno::AGAIN));
+        into.write_all(b"some").unwrap();
+        assert_eq!((ours.read(&mut bytes), &bytes[..4]), (Ok(4), &b"some"[..]));
+        assert!(matches!(ours.way, Way::OldPipe(Some(_))), "{:?}", ours.way);
     }
 
     #[test]

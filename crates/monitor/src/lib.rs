@@ -34,6 +34,7 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use accord_outcome::{Failure, Result};
 use accord_stage::{Header, Kind, MAX_TEXT, send};
+use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 /// The name (`argv[0]`) by which a process of this binary knows that it is a monitor.
@@ -138,6 +139,11 @@ fn descriptor(number: i32) -> OwnedFd {
     // They are not for the processes that this one executes.
     let _flag = rustix::io::fcntl_setfd(&fd, rustix::io::FdFlags::CLOEXEC).is_ok();
     fd
+}
+
+/// A failure of a system call.
+pub(crate) fn failed(step: &'static str, object: &'static str) -> impl Fn(Errno) -> Failure {
+    move |errno| Failure::errno(step, object, errno.raw_os_error())
 }
 
 /// Sends the runtime a failure.

@@ -17,13 +17,13 @@ use accord_sys::process::{
 use accord_vmm::Handed;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Mode, OFlags};
-use rustix::io::{Errno, read, write};
+use rustix::io::{read, write};
 use rustix::net::{AddressFamily, Shutdown, SocketFlags, SocketType, shutdown, socketpair};
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::setsid;
 
 use crate::emulator::{CHANNEL, INITRAMFS, arguments};
-use crate::{Engine, KERNEL, Machine as Config, virtual_machine};
+use crate::{Engine, KERNEL, Machine as Config, failed, virtual_machine};
 
 const SIGKILL: i32 = 9;
 
@@ -56,10 +56,6 @@ pub(crate) struct Network {
     /// The end of the connection, whatever the monitor died of, asks it to undo that.
     pub(crate) connection: OwnedFd,
     child: Child,
-}
-
-fn failed(step: &'static str, object: &'static str) -> impl Fn(Errno) -> Failure {
-    move |errno| Failure::errno(step, object, errno.raw_os_error())
 }
 
 impl Machine {

@@ -5,7 +5,6 @@
 //! before that is a failure of `create`; after it, the guest is lost.
 
 use std::collections::BTreeMap;
-use std::io::IsTerminal;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
@@ -15,18 +14,17 @@ use accord_channel::{Flow, INIT, Json, Reply, Request, Stream, ToGuest, ToHost, 
 use accord_network::Interface;
 use accord_outcome::{Failure, Outcome, Quoted, Result};
 use accord_stage::{HEADER, Header, Kind, send};
-use accord_sys::process::{dup_onto_stdio, signalfd};
+use accord_sys::process::signalfd;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::{CWD, Mode, OFlags, fcntl_setfl, openat};
 use rustix::io::{Errno, read, write};
 use rustix::net::{RecvFlags, SocketFlags, accept_with, recv};
-use rustix::termios::{OptionalActions, tcgetattr, tcgetwinsize, tcsetattr};
+use rustix::termios::tcgetwinsize;
 
 use crate::Orders;
 use crate::ending::{end, is_deadly, run_out_of_memory};
 use crate::machine::Machine;
 use crate::streams::Process;
-use crate::{signals, tell};
+use crate::{failed, signals, streams, tell};
 
 /// What is kept of the console, for the message of a guest that is lost.
 const LOG: usize = 8 << 10;
@@ -103,10 +101,6 @@ pub(crate) struct Monitor {
     terminal: Option<OwnedFd>,
 }
 
-fn failed(step: &'static str, object: &'static str) -> impl Fn(Errno) -> Failure {
-    move |errno| Failure::errno(step, object, errno.raw_os_error())
-}
-
 impl Monitor {
     /// Starts the machine.
     pub(crate) fn begin(
@@ -118,7 +112,7 @@ impl Monitor {
         kvm: Option<OwnedFd>,
     ) -> Result<Self> {
         let begun = || -> Result<_> {
-            let (init, terminal) = init(&orders)?;
+            let (init, terminal) = streams::of_init(orders.terminal)?;
             let machine = Machine::start(&orders.machine, initramfs, kvm)?;
             // After the forks: an emulator in which signals are blocked could not be stopped.
             let signals = signalfd(signals::held()).map_err(failed("wait for", "signals"))?;
@@ -641,7 +635,7 @@ impl Monitor {
                         self.next = self.next.wrapping_add(1);
                         let fds = client.connection.take_fds();
                         client.process = Some(process);
-                        let Some(streams) = streams(process, fds) else {
+                        let Some(streams) = streams::of_exec(process, fds) else {
                             // The kernel leaves out descriptors for which there is no room.
                             let failure = failed("take", "streams")(Errno::MFILE);
                             return self.answer_client(number, Err(failure));
@@ -751,51 +745,4 @@ fn confine() -> Result<()> {
         "wait4",
         "write",
     ])
-}
-
-/// The streams of `exec`: three, or a terminal.
-fn streams(number: u32, mut fds: Vec<OwnedFd>) -> Option<Process> {
-    match fds.len() {
-        1 => {
-            let output = fds.pop()?;
-            let input = output.try_clone().ok()?;
-            Some(Process::new(number, input, output, None))
-        }
-        3 => {
-            let (error, output, input) = (fds.pop()?, fds.pop()?, fds.pop()?);
-            Some(Process::new(number, input, output, Some(error)))
-        }
-        _ => None,
-    }
-}
-
-/// The container's init process: its streams are the monitor's own, which are let
-/// go of, so that their ends are seen when the process closes them.
-fn init(orders: &Orders) -> Result<(Process, Option<OwnedFd>)> {
-    let copy = |fd: std::os::fd::BorrowedFd<'_>| {
-        fd.try_clone_to_owned().map_err(|error| Failure::io("copy", "standard streams", &error))
-    };
-    let (input, output, error) = (
-        copy(std::io::stdin().as_fd())?,
-        copy(std::io::stdout().as_fd())?,
-        copy(std::io::stderr().as_fd())?,
-    );
-    let terminal = (orders.terminal && std::io::stdin().is_terminal()).then(|| copy(input.as_fd()));
-    let terminal = terminal.transpose()?;
-    if let Some(terminal) = &terminal {
-        // The guest's terminal does the work; this one only carries it.
-        let raw = tcgetattr(terminal).and_then(|mut mode| {
-            mode.make_raw();
-            tcsetattr(terminal, OptionalActions::Now, &mode)
-        });
-        raw.map_err(failed("set up", "terminal"))?;
-        fcntl_setfl(terminal, OFlags::NONBLOCK).map_err(failed("set up", "terminal"))?;
-    }
-    let null = openat(CWD, "/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
-        .map_err(failed("open", "/dev/null"))?;
-    for number in 0..3 {
-        dup_onto_stdio(null.as_fd(), number).map_err(failed("close", "standard streams"))?;
-    }
-    let error = terminal.is_none().then_some(error);
-    Ok((Process::new(INIT, input, output, error), terminal))
 }

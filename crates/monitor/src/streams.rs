@@ -1,11 +1,17 @@
 //! The host's ends of a process's streams.
 
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::io::IsTerminal;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use accord_channel::pump::{Overrun, Sink, Source};
-use accord_channel::{Event, Flow, Stream};
-use accord_outcome::Outcome;
+use accord_channel::{Event, Flow, INIT, Stream};
+use accord_outcome::{Failure, Outcome, Result};
+use accord_sys::process::dup_onto_stdio;
 use rustix::event::PollFlags;
+use rustix::fs::{CWD, Mode, OFlags, fcntl_setfl, openat};
+use rustix::termios::{OptionalActions, tcgetattr, tcsetattr};
+
+use crate::failed;
 
 /// A process in the guest as the monitor knows it.
 #[derive(Debug)]
@@ -72,7 +78,11 @@ impl Process {
     }
 
     /// What the guest says about a stream.
-    pub(crate) fn hear(&mut self, stream: Stream, event: Event) -> Result<(), Overrun> {
+    pub(crate) fn hear(
+        &mut self,
+        stream: Stream,
+        event: Event,
+    ) -> std::result::Result<(), Overrun> {
         match stream {
             Stream::Input => {
                 if let Some(source) = &mut self.input {
@@ -95,4 +105,51 @@ impl Process {
     pub(crate) fn last_word(&self) -> Option<BorrowedFd<'_>> {
         self.error.as_ref().unwrap_or(&self.output).fd()
     }
+}
+
+/// The streams of `exec`: three, or a terminal.
+pub(crate) fn of_exec(number: u32, mut fds: Vec<OwnedFd>) -> Option<Process> {
+    match fds.len() {
+        1 => {
+            let output = fds.pop()?;
+            let input = output.try_clone().ok()?;
+            Some(Process::new(number, input, output, None))
+        }
+        3 => {
+            let (error, output, input) = (fds.pop()?, fds.pop()?, fds.pop()?);
+            Some(Process::new(number, input, output, Some(error)))
+        }
+        _ => None,
+    }
+}
+
+/// The container's init process: its streams are the monitor's own, which are let
+/// go of, so that their ends are seen when the process closes them.
+pub(crate) fn of_init(with_terminal: bool) -> Result<(Process, Option<OwnedFd>)> {
+    let copy = |fd: BorrowedFd<'_>| {
+        fd.try_clone_to_owned().map_err(|error| Failure::io("copy", "standard streams", &error))
+    };
+    let (input, output, error) = (
+        copy(std::io::stdin().as_fd())?,
+        copy(std::io::stdout().as_fd())?,
+        copy(std::io::stderr().as_fd())?,
+    );
+    let terminal = (with_terminal && std::io::stdin().is_terminal()).then(|| copy(input.as_fd()));
+    let terminal = terminal.transpose()?;
+    if let Some(terminal) = &terminal {
+        // The guest's terminal does the work; this one only carries it.
+        let raw = tcgetattr(terminal).and_then(|mut mode| {
+            mode.make_raw();
+            tcsetattr(terminal, OptionalActions::Now, &mode)
+        });
+        raw.map_err(failed("set up", "terminal"))?;
+        fcntl_setfl(terminal, OFlags::NONBLOCK).map_err(failed("set up", "terminal"))?;
+    }
+    let null = openat(CWD, "/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
+        .map_err(failed("open", "/dev/null"))?;
+    for number in 0..3 {
+        dup_onto_stdio(null.as_fd(), number).map_err(failed("close", "standard streams"))?;
+    }
+    let error = terminal.is_none().then_some(error);
+    Ok((Process::new(INIT, input, output, error), terminal))
 }
